@@ -1,0 +1,199 @@
+"""Friction around any optax transformation, and a look at its coefficients."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffgrad_optax._checks import storage_dtype
+from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._previous import check_same_leaves, init_previous, next_previous
+from diffgrad_optax.friction import Friction, resolve
+
+
+class FrictionState(NamedTuple):
+    """State of :func:`with_friction`; checkpoints hold these field names."""
+
+    prev_grad: optax.Updates  # g_{t-1}, shaped like params, dtype prev_grad_dtype.
+    inner_state: optax.OptState  # the wrapped transformation's own.
+
+
+def with_friction(
+    inner: optax.GradientTransformation,
+    friction: str | Friction = 'dfc',
+    *,
+    prev_grad_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scales the updates of `inner` by a friction coefficient.
+
+    .. math::
+
+        u'_t = \xi(g_t, g_{t-1}) \odot u_t, \qquad g_0 = 0
+
+    where :math:`u_t` is the update (`inner`) and :math:`g_t` is the gradient that
+    enters this transformation, after whatever stands before it in a chain. The
+    default coefficient is diffGrad's, :math:`\xi = \sigma(|g_{t-1} - g_t|)`: an
+    element whose gradient stays the same moves at half of its step, one whose
+    gradient changes much at nearly all of it.
+
+    Reach for it to try gradient differences on an optimizer that you already
+    use; :func:`diffgrad` is this around Adam. Where gradients are small (1e-3
+    and below, as in most trained networks) `dfc` is ½ to three digits, and the
+    result is `inner` at half its learning rate: compare with that.
+
+    Memory: one array per parameter, in `prev_grad_dtype`. Time: one more
+    elementwise pass, fused with the inner update under jit.
+
+    Deviation: the paper defines friction for Adam only.
+
+    Args:
+      inner: any optax transformation. Everything that it does is scaled: put
+        decoupled weight decay after this transformation, not into `inner`.
+      friction: a name from :mod:`diffgrad_optax.friction` or a callable
+        ``(grad, prev_grad) -> coefficient`` on one array, broadcastable to it.
+        Static. A callable inside :func:`optax.inject_hyperparams` needs
+        ``static_args='friction'``, or it is taken for a schedule.
+      prev_grad_dtype: dtype in which the previous gradient is stored; None is
+        each parameter's own. Static.
+
+    Returns:
+      A transformation that forwards extra arguments to `inner`, with state
+      :class:`FrictionState`. Updates have the gradients' dtype. The state keeps
+      the dtypes that `init` gave it.
+
+    Raises:
+      TypeError: if `friction` is neither a name nor callable, if
+        `prev_grad_dtype` is not a floating dtype, or (by `init`) if it is real
+        and a parameter is complex.
+      ValueError: if `friction` is an unknown name, or (by `update`) if the
+        gradients do not fit the state; the message names the leaf.
+
+    Example: Lion, whose steps are all of one size, with friction. The second
+    gradient repeats in the first element and turns round in the second.
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from diffgrad_optax import with_friction
+    >>> optimizer = with_friction(optax.scale_by_lion())
+    >>> state = optimizer.init(jnp.zeros(2))
+    >>> for grads in (jnp.array([2.0, 2.0]), jnp.array([2.0, -2.0])):
+    ...     updates, state = optimizer.update(grads, state)
+    ...     print(updates)
+    [0.8808 0.8808]
+    [ 0.5   -0.982]
+
+    References:
+      Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
+      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2019, Eqs. 17-20.
+    """
+    coefficient = resolve(friction)
+    dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params: optax.Params) -> FrictionState:
+        return FrictionState(
+            prev_grad=init_previous(params, dtype), inner_state=inner.init(params)
+        )
+
+    def scaled(update: jax.Array, grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+        ξ = jnp.asarray(coefficient(grad, prev_grad))
+        wide = at_least_float32(ξ, update)
+        return (ξ.astype(wide) * update.astype(wide)).astype(grad.dtype)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: FrictionState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, FrictionState]:
+        check_same_leaves(updates, state.prev_grad)
+        inner_updates, inner_state = inner.update(
+            updates, state.inner_state, params, **extra_args
+        )
+        return jax.tree.map(
+            scaled, inner_updates, updates, state.prev_grad
+        ), FrictionState(
+            prev_grad=next_previous(updates, state.prev_grad),
+            # optax widens some moments to the gradients' dtype at the first step,
+            # which a scan's or a cond's carry does not survive.
+            inner_state=optax.tree.cast_like(inner_state, state.inner_state),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def friction_coefficients(
+    grads: optax.Updates,
+    opt_state: optax.OptState,
+    friction: str | Friction = 'dfc',
+) -> optax.Updates:
+    r"""The coefficients :math:`\xi_t` that the next update will apply.
+
+    To log how far from ½ friction really is:
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from diffgrad_optax import diffgrad, friction_coefficients
+    >>> optimizer = optax.chain(optax.clip_by_global_norm(10.0), diffgrad(1e-3))
+    >>> params = {'w': jnp.zeros(2)}
+    >>> state = optimizer.init(params)
+    >>> grads = {'w': jnp.array([0.001, 3.0])}
+    >>> print(friction_coefficients(grads, state)['w'])
+    [0.5003 0.9526]
+    >>> updates, state = optimizer.update(grads, state, params)
+    >>> print(friction_coefficients(grads, state)['w'])
+    [0.5 0.5]
+
+    Args:
+      grads: the gradients that will enter the friction transformation: clipped
+        first if a clipping stands before it in the chain.
+      opt_state: any state with a :class:`FrictionState` somewhere in it, behind
+        `optax.chain`, `masked`, `partition`, `inject_hyperparams`, `MultiSteps`
+        and the like. Several are joined when they share no parameter.
+      friction: the coefficient that the transformation was made with.
+
+    Returns:
+      A tree like `grads`, float32 or wider. Where no friction acts (masked out)
+      the leaf is `optax.MaskedNode()`, so that averages over leaves skip it.
+
+    Raises:
+      ValueError: if `opt_state` holds no :class:`FrictionState`, two that act on
+        the same parameter, or none that fits a leaf it shares with `grads`; if
+        `friction` is an unknown name.
+      TypeError: if `friction` is neither a name nor callable.
+    """
+    coefficient = resolve(friction)
+    prev_grads: dict[Any, jax.Array] = {}
+    states = list(_friction_states(opt_state))
+    if not states:
+        raise ValueError(
+            'opt_state holds no FrictionState: it must come from diffgrad, diffgradw, '
+            'scale_by_diffgrad or with_friction'
+        )
+    for state in states:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.prev_grad):
+            if path in prev_grads:
+                raise ValueError(
+                    f'opt_state holds two frictions for {jax.tree_util.keystr(path)}: '
+                    'pass the part of it that belongs to one'
+                )
+            prev_grads[path] = leaf
+
+    def at(path: Any, grad: jax.Array) -> Any:
+        if path not in prev_grads:
+            return optax.MaskedNode()
+        return coefficient(grad, prev_grads[path])
+
+    return jax.tree_util.tree_map_with_path(at, grads)
+
+
+def _friction_states(opt_state: optax.OptState) -> Iterator[FrictionState]:
+    """Every FrictionState in `opt_state`, also one inside another's inner state."""
+    for node in jax.tree.leaves(
+        opt_state, is_leaf=lambda node: isinstance(node, FrictionState)
+    ):
+        if isinstance(node, FrictionState):
+            yield node
+            yield from _friction_states(node.inner_state)

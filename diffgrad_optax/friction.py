@@ -1,0 +1,179 @@
+r"""Friction coefficients: how much of a step survives a change of the gradient.
+
+Each function takes the gradient :math:`g_t` of one array and its previous
+gradient :math:`g_{t-1}` (zero before the first step) and returns the factor
+:math:`\xi_t` for that array's update. With :math:`\sigma(x) = 1/(1 + e^{-x})`
+and, for one whole array, :math:`\mu` the mean and :math:`\nu` the population
+standard deviation of :math:`|g_t|`:
+
+========  ======================================  =================  ==========
+name      :math:`\xi_t`                           range              per
+========  ======================================  =================  ==========
+`dfc`     σ(\|g_{t-1} − g_t\|)                    [½, 1)             element
+`dfc1`    σ(g_{t-1} − g_t)                        (0, 1)             element
+`dfc2`    9 σ(½ \|g_{t-1} − g_t\|) − 4            [½, 5)             element
+`dfc3`    σ(ν \|g_{t-1} − g_t\| − μ)              [σ(−μ), 1)         array
+`dfc4`    σ(ν² \|g_{t-1} − g_t\| − μ)             [σ(−μ), 1)         array
+`dfc5`    σ(√ν \|g_{t-1} − g_t\| − μ)             [σ(−μ), 1)         array
+========  ======================================  =================  ==========
+
+In floating point the open ends are reached: a coefficient rounds to its bound.
+
+All arithmetic is float32 or wider, whatever the gradients are stored in, and so
+is the result: in bfloat16 the sigmoid would be exactly ½ for every difference up
+to 1e-3, and friction would be gone. For complex gradients :math:`|\cdot|` is the
+modulus.
+
+References:
+  Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
+  Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2019: Eqs. 17 to 19
+  for `dfc`, Sec. VII-B for the others.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from diffgrad_optax._dtypes import at_least_float32
+
+__all__ = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5')
+
+Friction = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def dfc(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+    r"""The coefficient of diffGrad: :math:`\xi_t = \sigma(|g_{t-1} - g_t|)`.
+
+    Args:
+      grad: :math:`g_t`, any shape, real or complex.
+      prev_grad: :math:`g_{t-1}`, the same shape.
+
+    Returns:
+      The coefficient in [½, 1), the same shape, float32 or wider.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgrad_optax import friction
+    >>> grad, prev_grad = jnp.array([0.0, 1.0, -1.0]), jnp.array([0.0, 0.0, 3.0])
+    >>> print(friction.dfc(grad, prev_grad))
+    [0.5  0.7311 0.9820]
+    """
+    return jax.nn.sigmoid(_distance(grad, prev_grad))
+
+
+def dfc1(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+    r"""The sign-sensitive coefficient: :math:`\xi_t = \sigma(g_{t-1} - g_t)`.
+
+    Args:
+      grad: :math:`g_t`, any shape, real.
+      prev_grad: :math:`g_{t-1}`, the same shape.
+
+    Returns:
+      The coefficient in (0, 1), the same shape, float32 or wider.
+
+    Raises:
+      TypeError: for complex gradients, whose differences have no sign.
+    """
+    difference = _difference(grad, prev_grad)
+    if jnp.iscomplexobj(difference):
+        raise TypeError(
+            "friction 'dfc1' needs the sign of g_{t-1} - g_t: gradients must be real, "
+            f'got {difference.dtype.name}'
+        )
+    return jax.nn.sigmoid(difference)
+
+
+def dfc2(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+    r"""The wide coefficient: :math:`\xi_t = 9\,\sigma(|g_{t-1} - g_t|/2) - 4`.
+
+    Deviation: the paper's typesetting puts the -4 inside the denominator of the
+    sigmoid. Only this reading has the range that the paper states.
+
+    Args:
+      grad: :math:`g_t`, any shape, real or complex.
+      prev_grad: :math:`g_{t-1}`, the same shape.
+
+    Returns:
+      The coefficient in [½, 5), the same shape, float32 or wider. Above 1 it
+      lengthens the step.
+    """
+    return 9.0 * jax.nn.sigmoid(_distance(grad, prev_grad) / 2.0) - 4.0
+
+
+def dfc3(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+    r"""A coefficient per array: :math:`\xi_t = \sigma(\nu|g_{t-1} - g_t| - \mu)`.
+
+    Deviation, for `dfc4` and `dfc5` too: the paper speaks of the mean and the
+    standard deviation "of absolute gradients of the batch"; here they are taken
+    over each array of the tree. The paper's range [½, 1] cannot hold, because
+    equal gradients give :math:`\sigma(-\mu) < ½`.
+
+    Args:
+      grad: :math:`g_t`, any shape, real or complex.
+      prev_grad: :math:`g_{t-1}`, the same shape.
+
+    Returns:
+      The coefficient in [σ(−μ), 1), the same shape, float32 or wider.
+    """
+    mean, deviation = _statistics(grad)
+    return jax.nn.sigmoid(deviation * _distance(grad, prev_grad) - mean)
+
+
+def dfc4(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+    r"""A coefficient per array: :math:`\xi_t = \sigma(\nu^2|g_{t-1} - g_t| - \mu)`.
+
+    As :func:`dfc3`, deviations included, with the variance in place of ν.
+    """
+    mean, deviation = _statistics(grad)
+    return jax.nn.sigmoid(deviation**2 * _distance(grad, prev_grad) - mean)
+
+
+def dfc5(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+    r"""A coefficient per array: :math:`\xi_t = \sigma(\sqrt\nu|g_{t-1} - g_t| - \mu)`.
+
+    As :func:`dfc3`, deviations included, with the square root of ν in its place.
+    """
+    mean, deviation = _statistics(grad)
+    return jax.nn.sigmoid(jnp.sqrt(deviation) * _distance(grad, prev_grad) - mean)
+
+
+def _difference(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+    dtype = at_least_float32(grad, prev_grad)
+    return prev_grad.astype(dtype) - grad.astype(dtype)
+
+
+def _distance(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+    return jnp.abs(_difference(grad, prev_grad))
+
+
+def _statistics(grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The mean and the population standard deviation of |g| over one array."""
+    size = jnp.abs(grad.astype(at_least_float32(grad)))
+    return jnp.mean(size), jnp.std(size)
+
+
+_BY_NAME: dict[str, Friction] = {
+    f.__name__: f for f in (dfc, dfc1, dfc2, dfc3, dfc4, dfc5)
+}
+
+
+def resolve(friction: str | Friction) -> Friction:
+    """The coefficient function that the argument `friction` stands for.
+
+    Raises:
+      ValueError: if it is a name that does not exist.
+      TypeError: if it is neither a name nor callable.
+    """
+    if isinstance(friction, str):
+        if friction not in _BY_NAME:
+            raise ValueError(
+                f'friction must be a callable or one of {", ".join(_BY_NAME)}, '
+                f'got {friction!r}'
+            )
+        return _BY_NAME[friction]
+    if not callable(friction):
+        raise TypeError(
+            f'friction must be a callable or one of {", ".join(_BY_NAME)}, '
+            f'got {friction!r}'
+        )
+    return friction

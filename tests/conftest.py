@@ -1,0 +1,14 @@
+"""One strict configuration for every test: what JAX can refuse, it refuses."""
+
+import jax
+import pytest
+
+jax.config.update('jax_enable_x64', True)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture
+def float32():
+    """For tests of what users run by default: 64-bit types off."""
+    with jax.enable_x64(False):
+        yield
