@@ -27,7 +27,8 @@ def check_number(
     allowed = f'in [{low:g}, {high:g})' if high < math.inf else f'finite and >= {low:g}'
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f'{name} must be a number {allowed}, got {value!r}')
-    if not low <= float(value) < high:
+    number: Any = value  # typeshed gives numbers.Real no comparison with float
+    if not low <= number < high:
         raise ValueError(f'{name} must be {allowed}, got {value!r}')
 
 

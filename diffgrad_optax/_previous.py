@@ -45,35 +45,53 @@ def next_previous(grads: Any, prev_grads: Any) -> Any:
     )
 
 
+_ADVICE = 'call init with the parameters that these gradients belong to'
+
+
 def check_same_leaves(grads: Any, prev_grads: Any) -> None:
     """Refuses gradients that do not fit the state, naming the leaf that differs.
 
     Raises:
-      ValueError: if a leaf is missing on one side or has another shape.
+      ValueError: if a leaf is missing on one side, or as `check_same_array`.
     """
-    advice = 'call init with the parameters that these gradients belong to'
     grads_at = dict(jax.tree_util.tree_leaves_with_path(grads))
     prev_grads_at = dict(jax.tree_util.tree_leaves_with_path(prev_grads))
-    for path in grads_at | prev_grads_at:
-        leaf = jax.tree_util.keystr(path)
+    for path, grad in grads_at.items():
         if path not in prev_grads_at:
+            leaf = jax.tree_util.keystr(path)
             raise ValueError(
-                f'the optimizer state has no leaf for gradient {leaf}: {advice}'
+                f'the optimizer state has no leaf for gradient {leaf}: {_ADVICE}'
             )
+        check_same_array(path, grad, prev_grads_at[path])
+    for path in prev_grads_at:
         if path not in grads_at:
+            leaf = jax.tree_util.keystr(path)
             raise ValueError(
-                f'the optimizer state has a leaf {leaf}, but no gradient came: {advice}'
-            )
-        shape, expected = jnp.shape(grads_at[path]), prev_grads_at[path].shape
-        if shape != expected:
-            raise ValueError(
-                f'gradient {leaf} has shape {shape}, but its leaf of the optimizer '
-                f'state has {expected}: {advice}'
+                f'no gradient came for leaf {leaf} of the optimizer state: {_ADVICE}'
             )
     treedef: Any = jax.tree.structure(grads)
-    expected_treedef: Any = jax.tree.structure(prev_grads)
-    if treedef != expected_treedef:
+    expected: Any = jax.tree.structure(prev_grads)
+    if treedef != expected:
         raise ValueError(
-            f'gradients are {treedef}, but the optimizer state holds '
-            f'{expected_treedef}: {advice}'
+            f'gradients are {treedef}, but the optimizer state holds {expected}: '
+            f'{_ADVICE}'
+        )
+
+
+def check_same_array(path: Any, grad: Any, prev_grad: jax.Array) -> None:
+    """Refuses one gradient that does not fit its leaf of the state.
+
+    Raises:
+      ValueError: if it has another shape, or is complex where the state is real.
+    """
+    leaf = jax.tree_util.keystr(path)
+    if jnp.shape(grad) != prev_grad.shape:
+        raise ValueError(
+            f'gradient {leaf} has shape {jnp.shape(grad)}, but its leaf of the '
+            f'optimizer state has {prev_grad.shape}: {_ADVICE}'
+        )
+    if jnp.iscomplexobj(grad) and not jnp.iscomplexobj(prev_grad):
+        raise ValueError(
+            f'gradient {leaf} is complex, but its leaf of the optimizer state is '
+            f'{prev_grad.dtype.name}: {_ADVICE}'
         )

@@ -9,7 +9,12 @@ import optax
 
 from diffgrad_optax._checks import storage_dtype
 from diffgrad_optax._dtypes import at_least_float32
-from diffgrad_optax._previous import check_same_leaves, init_previous, next_previous
+from diffgrad_optax._previous import (
+    check_same_array,
+    check_same_leaves,
+    init_previous,
+    next_previous,
+)
 from diffgrad_optax.friction import Friction, resolve
 
 
@@ -98,7 +103,7 @@ def with_friction(
         )
 
     def scaled(update: jax.Array, grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
-        ξ = jnp.asarray(coefficient(grad, prev_grad))
+        ξ = _coefficient_array(coefficient, grad, prev_grad)
         wide = at_least_float32(ξ, update)
         return (ξ.astype(wide) * update.astype(wide)).astype(grad.dtype)
 
@@ -109,6 +114,8 @@ def with_friction(
         **extra_args: Any,
     ) -> tuple[optax.Updates, FrictionState]:
         check_same_leaves(updates, state.prev_grad)
+        # NumPy arrays and Python numbers are gradients too.
+        updates = jax.tree.map(jnp.asarray, updates)
         inner_updates, inner_state = inner.update(
             updates, state.inner_state, params, **extra_args
         )
@@ -160,8 +167,8 @@ def friction_coefficients(
 
     Raises:
       ValueError: if `opt_state` holds no :class:`FrictionState`, two that act on
-        the same parameter, or none that fits a leaf it shares with `grads`; if
-        `friction` is an unknown name.
+        the same parameter, or none that shares a leaf with `grads`; if a shared
+        leaf differs in shape; if `friction` is an unknown name.
       TypeError: if `friction` is neither a name nor callable.
     """
     coefficient = resolve(friction)
@@ -181,12 +188,27 @@ def friction_coefficients(
                 )
             prev_grads[path] = leaf
 
-    def at(path: Any, grad: jax.Array) -> Any:
+    def at(path: Any, grad: Any) -> Any:
         if path not in prev_grads:
             return optax.MaskedNode()
-        return coefficient(grad, prev_grads[path])
+        check_same_array(path, grad, prev_grads[path])
+        return _coefficient_array(coefficient, jnp.asarray(grad), prev_grads[path])
 
-    return jax.tree_util.tree_map_with_path(at, grads)
+    coefficients = jax.tree_util.tree_map_with_path(at, grads)
+    if jax.tree.leaves(grads) and not jax.tree.leaves(coefficients):
+        raise ValueError(
+            'no leaf of grads is a leaf of a FrictionState in opt_state: '
+            'both must belong to the same parameters'
+        )
+    return coefficients
+
+
+def _coefficient_array(
+    coefficient: Friction, grad: jax.Array, prev_grad: jax.Array
+) -> jax.Array:
+    """The coefficient, whatever its function broadcasts, shaped like `grad`."""
+    ξ = jnp.asarray(coefficient(grad, prev_grad))
+    return jnp.broadcast_to(ξ, grad.shape)
 
 
 def _friction_states(opt_state: optax.OptState) -> Iterator[FrictionState]:

@@ -22,7 +22,8 @@ In floating point the open ends are reached: a coefficient rounds to its bound.
 All arithmetic is float32 or wider, whatever the gradients are stored in, and so
 is the result: in bfloat16 the sigmoid would be exactly ½ for every difference up
 to 1e-3, and friction would be gone. For complex gradients :math:`|\cdot|` is the
-modulus.
+modulus. `dfc3` to `dfc5` square the gradients: in float32 :math:`|g_t|` must stay
+below 1e19.
 
 References:
   Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural

@@ -1,0 +1,273 @@
+"""Refusals: a wrong argument or tree is named, with its value and what is allowed."""
+
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffgrad_optax import diffgrad, diffgradw, scale_by_diffgrad, with_friction
+
+NAN, INF = float('nan'), float('inf')
+
+BELOW_ONE = ('[0, 1)', [1.0, 1, 2.5, -0.1, -1e-300, NAN, INF, -INF, np.float32(1.0)])
+NOT_NEGATIVE = ('finite and >= 0', [-1e-8, -1, NAN, INF, -INF, np.float64(-2.0)])
+
+ALLOWED = {
+    'learning_rate': NOT_NEGATIVE,
+    'b1': BELOW_ONE,
+    'b2': BELOW_ONE,
+    'eps': NOT_NEGATIVE,
+    'eps_root': NOT_NEGATIVE,
+    'weight_decay': NOT_NEGATIVE,
+}
+
+MAKERS = (scale_by_diffgrad, diffgrad, diffgradw)
+
+
+def make_with(maker, **arguments):
+    if maker is not scale_by_diffgrad:
+        arguments.setdefault('learning_rate', 0.1)
+    return maker(**arguments)
+
+
+NO_NUMBERS = [True, False, '0.1', None, 0.1j, [0.1], np.bool_(True)]
+
+
+def cases(values_of):
+    """Every value that an argument refuses, for every function that takes it."""
+    return [
+        pytest.param(
+            maker, name, value, allowed, id=f'{maker.__name__}-{name}={value!r}'
+        )
+        for maker in MAKERS
+        for name, (allowed, numbers) in ALLOWED.items()
+        if name in inspect.signature(maker).parameters
+        for value in values_of(numbers)
+    ]
+
+
+def assert_names(refusal, *parts):
+    for part in parts:
+        assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize('maker, name, value, allowed', cases(lambda numbers: numbers))
+def test_number_out_of_range_is_refused(maker, name, value, allowed):
+    with pytest.raises(ValueError) as refusal:
+        make_with(maker, **{name: value})
+    assert_names(refusal, f'{name} must be', allowed, repr(value))
+
+
+@pytest.mark.parametrize(
+    'maker, name, value, allowed', cases(lambda numbers: NO_NUMBERS)
+)
+def test_what_is_no_number_is_refused(maker, name, value, allowed):
+    with pytest.raises(TypeError) as refusal:
+        make_with(maker, **{name: value})
+    assert_names(refusal, f'{name} must be a number', allowed, repr(value))
+
+
+@pytest.mark.parametrize('name', ['b1', 'b2', 'eps', 'eps_root', 'weight_decay'])
+def test_schedule_is_refused_for_anything_but_the_learning_rate(name):
+    with pytest.raises(TypeError) as refusal:
+        diffgradw(0.1, **{name: optax.constant_schedule(0.5)})
+    assert_names(refusal, name, 'must be a number')
+
+
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        ('b1', 0.0),
+        ('b1', 0),
+        ('b2', np.float32(0.5)),
+        ('b2', math.nextafter(1.0, 0.0)),
+        ('eps', 0.0),
+        ('eps_root', 1e300),
+        ('weight_decay', 0),
+        ('learning_rate', 0.0),
+        ('learning_rate', 100),
+        ('learning_rate', optax.constant_schedule(0.1)),
+    ],
+)
+def test_bounds_and_other_numbers_are_allowed(name, value):
+    optimizer = make_with(diffgradw, **{name: value})
+    params = jnp.ones(2)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert jnp.all(jnp.isfinite(updates))
+
+
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        ('b1', 2.0),
+        ('b2', 2.0),
+        ('eps', -1.0),
+        ('eps_root', -0.5),
+        ('weight_decay', -1.0),
+        ('learning_rate', -1.0),
+    ],
+)
+def test_traced_number_is_never_looked_at(name, value):
+    params = jnp.ones(2)
+
+    @jax.jit
+    def step(number):
+        optimizer = make_with(diffgradw, **{name: number})
+        return optimizer.update(params, optimizer.init(params), params)[0]
+
+    assert step(value).shape == (2,)
+    # A concrete array passes unread too: reading it would wait for its device.
+    for array in (jnp.asarray(value), np.asarray(value)):
+        make_with(diffgradw, **{name: array})
+
+
+@pytest.mark.parametrize('value', [None, 0.5, 1, ('dfc',), ['dfc']], ids=repr)
+@pytest.mark.parametrize('maker', MAKERS)
+def test_friction_that_is_no_function_is_refused(maker, value):
+    with pytest.raises(TypeError) as refusal:
+        make_with(maker, friction=value)
+    assert_names(refusal, 'friction must be a callable or one of dfc', repr(value))
+
+
+@pytest.mark.parametrize('maker', MAKERS)
+def test_unknown_friction_is_refused(maker):
+    with pytest.raises(ValueError) as refusal:
+        make_with(maker, friction='relu')
+    assert_names(refusal, 'friction must be a callable or one of dfc', "'relu'")
+
+
+def wrapped(*, learning_rate=0.1, **arguments):
+    return with_friction(optax.sgd(learning_rate), **arguments)
+
+
+@pytest.mark.parametrize(
+    'value, shown',
+    [
+        (jnp.int8, 'int8'),
+        ('int32', 'int32'),
+        (np.dtype('uint16'), 'uint16'),
+        (bool, 'bool'),
+        (int, 'int'),
+        ('nonsense', "'nonsense'"),
+        (7, '7'),
+        (0.5, '0.5'),
+        (np.zeros(3), 'array([0., 0., 0.])'),
+        (jnp.zeros(3), 'Array([0., 0., 0.]'),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, str) else None,
+)
+@pytest.mark.parametrize(
+    'maker, name',
+    [(maker, name) for maker in MAKERS for name in ('mu_dtype', 'prev_grad_dtype')]
+    + [(wrapped, 'prev_grad_dtype')],
+)
+def test_storage_that_is_no_floating_dtype_is_refused(maker, name, value, shown):
+    with pytest.raises(TypeError) as refusal:
+        make_with(maker, **{name: value})
+    assert_names(refusal, f'{name} must be None or a floating dtype', f'got {shown}')
+
+
+@pytest.mark.parametrize(
+    'value', ['bfloat16', jnp.bfloat16, np.dtype('float16'), float]
+)
+def test_floating_dtype_is_allowed_in_any_spelling(value):
+    optimizer = scale_by_diffgrad(mu_dtype=value, prev_grad_dtype=value)
+    state = optimizer.init(jnp.ones(2))
+    assert state.prev_grad.dtype == state.inner_state.mu.dtype == jnp.dtype(value)
+
+
+@pytest.mark.parametrize('name', ['mu_dtype', 'prev_grad_dtype'])
+def test_scalar_type_under_inject_hyperparams_is_refused_with_the_remedy(name):
+    injected = optax.inject_hyperparams(diffgrad)(0.1, **{name: jnp.bfloat16})
+    with pytest.raises(TypeError) as refusal:
+        injected.init(jnp.ones(2))
+    assert_names(refusal, name, 'optax.inject_hyperparams', "'bfloat16'", 'callable')
+    remedied = optax.inject_hyperparams(diffgrad)(0.1, **{name: 'bfloat16'})
+    remedied.init(jnp.ones(2))
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
+def test_complex_parameter_is_refused_where_its_gradient_could_not_be_kept(dtype):
+    params = {'real': jnp.ones(2), 'rotation': [jnp.ones(2, 'complex64')]}
+    optimizer = with_friction(optax.sgd(0.1), prev_grad_dtype=dtype)
+    with pytest.raises(TypeError) as refusal:
+        optimizer.init(params)
+    assert_names(
+        refusal, f'prev_grad_dtype={dtype}', "['rotation'][0]", 'complex64', 'None'
+    )
+    with_friction(optax.sgd(0.1), prev_grad_dtype='complex64').init(params)
+    with_friction(optax.sgd(0.1)).init(params)
+
+
+PARAMS = {'dense': {'kernel': np.ones((2, 3)), 'bias': np.ones(3)}, 'gain': np.ones(())}
+
+MISFITS = {
+    'missing_leaf': (
+        {'dense': {'kernel': np.ones((2, 3))}, 'gain': np.ones(())},
+        ["['dense']['bias']", 'no gradient came'],
+    ),
+    'none_for_a_leaf': (
+        {**PARAMS, 'gain': None},
+        ["['gain']", 'no gradient came'],
+    ),
+    'extra_leaf': (
+        {**PARAMS, 'scale': np.ones(2)},
+        ["['scale']", 'no leaf for gradient'],
+    ),
+    'other_shape': (
+        {**PARAMS, 'dense': {'kernel': np.ones((3, 2)), 'bias': np.ones(3)}},
+        ["['dense']['kernel']", '(3, 2)', '(2, 3)'],
+    ),
+    'shape_that_would_broadcast': (
+        {**PARAMS, 'dense': {'kernel': np.ones((2, 3)), 'bias': np.ones(1)}},
+        ["['dense']['bias']", '(1,)', '(3,)'],
+    ),
+    'scalar_for_an_array': (
+        {**PARAMS, 'dense': {'kernel': np.ones((2, 3)), 'bias': 1.0}},
+        ["['dense']['bias']", '()', '(3,)'],
+    ),
+    'other_container': (
+        {**PARAMS, 'dense': [np.ones(3), np.ones((2, 3))]},
+        ["['dense'][0]", 'no leaf for gradient'],
+    ),
+}
+
+
+@pytest.mark.parametrize('jit', [False, True], ids=['eager', 'jit'])
+@pytest.mark.parametrize('misfit', MISFITS)
+def test_gradients_that_do_not_fit_the_state_are_refused_by_leaf(misfit, jit):
+    grads, parts = MISFITS[misfit]
+    optimizer = with_friction(optax.identity())
+    state = optimizer.init(PARAMS)
+    update = jax.jit(optimizer.update) if jit else optimizer.update
+    with pytest.raises(ValueError) as refusal:
+        update(grads, state)
+    assert_names(refusal, *parts, 'call init with the parameters')
+
+
+@pytest.mark.parametrize('maker', MAKERS)
+def test_misfit_is_refused_by_every_optimizer_before_the_inner_one_sees_it(maker):
+    grads, parts = MISFITS['other_shape']
+    optimizer = make_with(maker)
+    with pytest.raises(ValueError) as refusal:
+        optimizer.update(grads, optimizer.init(PARAMS), PARAMS)
+    assert_names(refusal, *parts)
+
+
+def test_containers_that_differ_under_the_same_paths_are_both_named():
+    optimizer = with_friction(optax.identity())
+    state = optimizer.init([np.ones(2), np.ones(3)])
+    with pytest.raises(ValueError) as refusal:
+        optimizer.update((np.ones(2), np.ones(3)), state)
+    assert_names(refusal, 'PyTreeDef((*, *))', 'PyTreeDef([*, *])')
+
+
+def test_gradients_of_another_dtype_fit():
+    optimizer = with_friction(optax.identity())
+    grads = jax.tree.map(lambda p: p.astype(np.float32), PARAMS)
+    updates, _ = optimizer.update(grads, optimizer.init(PARAMS))
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {np.dtype('float32')}
