@@ -1,0 +1,45 @@
+# make demo            trains on digits with diffgrad and its controls, about 3 minutes
+# make test            everything that must pass
+# make test PYTHON=python3.12   the same with another Python
+# make lint format     the style alone: checked, mended
+# make clean           removes the environments and the demo's runs
+
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv/$(VERSION)
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format types pytest clean
+
+demo: $(VENV)/ready
+	$(BIN)/python -m examples.cifar.compare --dataset digits --width 8 \
+	    --batch-size 64 --epochs 8 --out-dir runs/demo
+
+test: lint types pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+pytest: $(VENV)/ready
+	$(BIN)/pytest -n auto
+
+# Only a finished installation leaves the file that says so.
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + \
+	    ": name one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv runs/demo

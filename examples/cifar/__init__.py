@@ -1,0 +1,1 @@
+"""ResNets on CIFAR-10, CIFAR-100 or scikit-learn's digits."""

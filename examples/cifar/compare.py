@@ -1,0 +1,127 @@
+"""Trains the same network with several optimizers and seeds, side by side.
+
+python -m examples.cifar.compare --optimizers adam adam-half diffgrad --seeds 0 1 2
+"""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.cifar.optimizers import check_name
+from examples.cifar.train import Config, Result, Settings, train
+from examples.common import cli
+from examples.common.cli import option
+from examples.common.curves import draw_curves
+from examples.common.run import write_atomically
+
+
+@dataclass(frozen=True)
+class Comparison(Settings):
+    """Everything that a comparison is told."""
+
+    optimizers: tuple[str, ...] = option(
+        ('adam', 'adam-half', 'diffgrad'), 'each is trained in the same way'
+    )
+    seeds: tuple[int, ...] = option((0, 1, 2), 'each optimizer is trained with each')
+
+
+def compare(comparison: Comparison) -> dict[str, list[Result]]:
+    """Trains every optimizer with every seed; what is trained already is not again.
+
+    Prints a line a run and a table, and writes the table, every single result and
+    a picture of the curves into the comparison's folder.
+
+    Raises:
+      UserError: as `train`.
+    """
+    for optimizer in comparison.optimizers:
+        check_name(optimizer)
+    settings = {
+        field.name: getattr(comparison, field.name)
+        for field in dataclasses.fields(Settings)
+    }
+    default = Path('runs') / f'compare-{comparison.dataset}-{comparison.model}'
+    out_dir = comparison.out_dir or default
+    results: dict[str, list[Result]] = {name: [] for name in comparison.optimizers}
+    for name, of_name in results.items():
+        for seed in comparison.seeds:
+            config = Config(
+                **settings | {'out_dir': out_dir / f'{name}-seed{seed}'},
+                optimizer=name,
+                seed=seed,
+            )
+            result = train(config, say=lambda line: None)
+            of_name.append(result)
+            print(
+                f'{name:10s} seed {seed}  {len(result.metrics)} epochs in '
+                f'{sum(line["seconds"] for line in result.metrics):.0f} s  '
+                f'test accuracy {result.correct / result.count:.2%} '
+                f'({result.correct} of {result.count})',
+                flush=True,
+            )
+    text = table(results)
+    print(f'\n{text}\n\neverything is in {out_dir}')
+    write_atomically(out_dir / 'table.md', text + '\n')
+    write_atomically(out_dir / 'results.json', as_json(comparison, results))
+    draw_curves(
+        out_dir / 'curves.png',
+        {
+            name: [result.metrics for result in of_name]
+            for name, of_name in results.items()
+        },
+        f'{comparison.model} (width {comparison.width}) on {comparison.dataset}, '
+        f'{len(comparison.seeds)} seeds: mean and standard deviation',
+    )
+    return results
+
+
+def table(results: dict[str, list[Result]]) -> str:
+    """Mean ± standard deviation over the seeds, in Markdown."""
+    rows = [
+        '| optimizer  | test accuracy (%) | final training loss | images/s |',
+        '|------------|------------------:|--------------------:|---------:|',
+    ]
+    for name, of_name in results.items():
+        accuracy = spread([100 * run.correct / run.count for run in of_name], 2)
+        loss = spread([run.metrics[-1]['train_loss'] for run in of_name], 4)
+        rate = statistics.median(
+            line['images_per_second'] for run in of_name for line in run.metrics
+        )
+        rows.append(f'| {name:10s} | {accuracy:>17s} | {loss:>19s} | {rate:8.0f} |')
+    return '\n'.join(rows)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Mean ± sample standard deviation, the mean alone of a single value."""
+    mean = f'{statistics.mean(values):.{digits}f}'
+    if len(values) == 1:
+        return mean
+    return f'{mean} ± {statistics.stdev(values):.{digits}f}'
+
+
+def as_json(comparison: Comparison, results: dict[str, list[Result]]) -> str:
+    """The configuration and every single result."""
+    return json.dumps(
+        {
+            'comparison': dataclasses.asdict(comparison),
+            'runs': [
+                {'optimizer': name, 'seed': seed, 'metrics': result.metrics}
+                for name, of_name in results.items()
+                for seed, result in zip(comparison.seeds, of_name, strict=True)
+            ],
+        },
+        indent=1,
+        default=str,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    compare(cli.parse(Comparison, argv, description=__doc__))
+
+
+if __name__ == '__main__':
+    cli.run(main)

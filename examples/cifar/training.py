@@ -1,0 +1,268 @@
+"""The training step and the evaluation: pure, compiled, on all local devices.
+
+The data set lies on the devices as uint8 from the start; a step is told only which
+images to take, and crops, mirrors and normalises them itself. Everything random
+derives from the run's key and the number of the step, never from where a run was
+interrupted, so that a continued run is the same run.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from examples.cifar.data import Dataset
+from examples.cifar.model import ACTIVATIONS, MODELS
+
+
+class TrainState(NamedTuple):
+    """All that training changes."""
+
+    params: Any  # float32
+    batch_stats: Any  # float32
+    opt_state: optax.OptState
+    step: jax.Array  # updates so far: int32, scalar
+
+
+class DeviceData(NamedTuple):
+    """A data set on the devices."""
+
+    train_images: jax.Array  # count × height × width × channels, uint8
+    train_labels: jax.Array  # count, int32
+    test_images: jax.Array
+    test_labels: jax.Array
+    mean: jax.Array  # of the training images, by channel: float32
+    deviation: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Sums over images."""
+
+    loss: jax.Array  # float32
+    correct: jax.Array  # int32
+
+
+class Task(NamedTuple):
+    """What is fixed for a whole run: hashable, so that jit can specialise on it."""
+
+    graphdef: Any  # the model without its arrays
+    optimizer: optax.GradientTransformation
+    flip: bool
+    padding: int
+
+
+def data_parallel_mesh() -> Mesh:
+    """All local devices along one axis, over which each batch is split."""
+    return jax.make_mesh(
+        (jax.local_device_count(),),
+        ('data',),
+        axis_types=(AxisType.Auto,),
+        devices=jax.local_devices(),
+    )
+
+
+def put_data(data: Dataset, mesh: Mesh) -> DeviceData:
+    """Copies the data set, and the statistics that normalise it, to every device."""
+    images = data.train.images
+    # By histogram: exact, and without a floating-point copy of the data set.
+    values = np.arange(256)
+    counts = np.stack(
+        [
+            np.bincount(plane.ravel(), minlength=256)
+            for plane in np.moveaxis(images, -1, 0)
+        ]
+    )
+    mean = counts @ values / counts.sum(-1)
+    deviation = np.sqrt(counts @ values**2 / counts.sum(-1) - mean**2)
+    return jax.device_put(
+        DeviceData(
+            images,
+            data.train.labels,
+            data.test.images,
+            data.test.labels,
+            mean.astype(np.float32),
+            deviation.astype(np.float32),
+        ),
+        NamedSharding(mesh, P()),
+    )
+
+
+def init_state(
+    model: str,
+    *,
+    data: Dataset,
+    width: int,
+    activation: str,
+    dtype: Any,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+) -> tuple[Task, TrainState]:
+    """Makes the model and its first state, on every device of `mesh`."""
+    # For every new shape XLA compiles the default generator for a second on a CPU,
+    # this one for a third of that.
+    key = jax.random.key(seed, impl='rbg')
+    network = MODELS[model](
+        channels=data.train.images.shape[-1],
+        classes=data.classes,
+        width=width,
+        activation=ACTIVATIONS[activation],
+        dtype=dtype,
+        rngs=nnx.Rngs(key),
+    )
+    graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
+    params, batch_stats = nnx.as_pure(params), nnx.as_pure(batch_stats)
+    state = TrainState(
+        params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32)
+    )
+    state = jax.device_put(state, NamedSharding(mesh, P()))
+    return Task(graphdef, optimizer, data.flip, data.padding), state
+
+
+@functools.partial(jax.jit, static_argnames=('count', 'batch_size'))
+def epoch_order(
+    key: jax.Array, epoch: jax.Array, *, count: int, batch_size: int
+) -> jax.Array:
+    """The images of an epoch's batches: steps × batch_size, int32.
+
+    A new permutation every epoch; what does not fill a batch is left out.
+    """
+    steps = count // batch_size
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), count)
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames=('task',), donate_argnames=('state',))
+def train_steps(
+    state: TrainState,
+    data: DeviceData,
+    order: jax.Array,
+    key: jax.Array,
+    *,
+    task: Task,
+) -> tuple[TrainState, Metrics]:
+    """Takes one step for each row of `order`.
+
+    Args:
+      state: donated.
+      data: the data set.
+      order: the images of each step: steps × batch, int32.
+      key: of the run.
+      task: what is fixed.
+
+    Returns:
+      The new state, and the metrics summed over all images of all steps, measured
+      before each step.
+    """
+
+    def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, Metrics]:
+        images = augment(
+            data.train_images[indices],
+            jax.random.fold_in(key, state.step),
+            flip=task.flip,
+            padding=task.padding,
+        )
+        labels = data.train_labels[indices]
+
+        def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+            model = nnx.merge(task.graphdef, params, state.batch_stats, copy=True)
+            model.train()
+            logits = model(normalise(images, data))
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            batch_stats = nnx.as_pure(nnx.state(model, nnx.BatchStat))
+            return jnp.mean(losses), (batch_stats, logits)
+
+        grad = jax.value_and_grad(mean_loss, has_aux=True)
+        (loss, (batch_stats, logits)), grads = grad(state.params)
+        updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = Metrics(loss * len(labels), count_correct(logits, labels))
+        return TrainState(params, batch_stats, opt_state, state.step + 1), metrics
+
+    # One step is unrolled: XLA's CPU backend runs a convolution inside a loop
+    # several times slower than outside.
+    state, metrics = jax.lax.scan(step, state, order, unroll=len(order) == 1)
+    return state, jax.tree.map(jnp.sum, metrics)
+
+
+@functools.partial(jax.jit, static_argnames=('task',))
+def evaluate_batch(
+    params: Any,
+    batch_stats: Any,
+    data: DeviceData,
+    indices: jax.Array,
+    *,
+    task: Task,
+) -> Metrics:
+    """Metrics of some test images, by the running statistics.
+
+    Args:
+      params: the parameters.
+      batch_stats: the running statistics.
+      data: the data set.
+      indices: which images, int32; -1 fills up a batch and counts for nothing.
+      task: what is fixed.
+    """
+    model = nnx.merge(task.graphdef, params, batch_stats, copy=True)
+    model.eval()
+    logits = model(normalise(data.test_images[indices], data))
+    labels = jnp.where(indices >= 0, data.test_labels[indices], -1)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.abs(labels))
+    return Metrics(
+        jnp.sum(jnp.where(indices >= 0, losses, 0.0)), count_correct(logits, labels)
+    )
+
+
+def evaluate(
+    state: TrainState, data: DeviceData, *, task: Task, batch_size: int, mesh: Mesh
+) -> Metrics:
+    """Metrics of all test images; waits for nothing."""
+    count = len(data.test_labels)
+    indices = np.full(-(-count // batch_size) * batch_size, -1, np.int32)
+    indices[:count] = np.arange(count)
+    batches = [
+        evaluate_batch(
+            state.params,
+            state.batch_stats,
+            data,
+            jax.device_put(batch, NamedSharding(mesh, P('data'))),
+            task=task,
+        )
+        for batch in indices.reshape(-1, batch_size)
+    ]
+    return jax.tree.map(lambda *sums: sum(sums), *batches)
+
+
+def count_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32)
+
+
+def normalise(images: jax.Array, data: DeviceData) -> jax.Array:
+    """Zero mean and unit deviation by channel, float32."""
+    return (images.astype(jnp.float32) - data.mean) / data.deviation
+
+
+def augment(
+    images: jax.Array, key: jax.Array, *, flip: bool, padding: int
+) -> jax.Array:
+    """Random crops of the zero-padded images, each mirrored with probability ½."""
+    flip_key, crop_key = jax.random.split(key)
+    if flip:
+        mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+        images = jnp.where(mirrored, images[:, :, ::-1], images)
+    height, width, channels = images.shape[1:]
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    offsets = jax.random.randint(crop_key, (len(images), 2), 0, 2 * padding + 1)
+
+    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(
+            image, (offset[0], offset[1], 0), (height, width, channels)
+        )
+
+    return jax.vmap(crop)(padded, offsets)

@@ -1,0 +1,88 @@
+"""A typed command line: a frozen dataclass of settings becomes its flags."""
+
+import argparse
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+Settings = TypeVar('Settings')
+
+
+class UserError(Exception):
+    """Wrong input: one line that says what is wrong and what to do about it."""
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with the help text of its flag."""
+    return dataclasses.field(default=default, metadata={'help': help})
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f'{message} (--help lists everything)')
+
+
+def parse(
+    settings: type[Settings], argv: Sequence[str] | None = None, description: str = ''
+) -> Settings:
+    """Makes `settings` from command-line arguments.
+
+    Each field is a flag: `batch_size: int` is `--batch-size 128`, a Literal
+    offers its values, a bool is `--resume / --no-resume`, a tuple takes several
+    values, and `T | None` is a T that may be left out.
+
+    Args:
+      settings: a dataclass whose fields all have defaults, made by `option`.
+      argv: the arguments, by default the process's own.
+      description: the first paragraph of `--help`.
+
+    Raises:
+      UserError: for an unknown flag, or a value that does not fit its field.
+    """
+    parser = _OneLineParser(
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    hints = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        flag = '--' + field.name.replace('_', '-')
+        shared: dict[str, Any] = {'default': field.default, **field.metadata}
+        kind = _without_none(hints[field.name])
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **shared)
+            continue
+        if typing.get_origin(kind) is tuple:
+            kind, shared['nargs'] = typing.get_args(kind)[0], '+'
+        if typing.get_origin(kind) is typing.Literal:
+            parser.add_argument(flag, choices=typing.get_args(kind), **shared)
+        else:
+            parser.add_argument(
+                flag, type=kind, metavar=kind.__name__.upper(), **shared
+            )
+    values = vars(parser.parse_args(argv))
+    return settings(
+        **{k: tuple(v) if type(v) is list else v for k, v in values.items()}
+    )
+
+
+def _without_none(hint: Any) -> Any:
+    """T of `T | None`, and any other type as it is."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (t for t in typing.get_args(hint) if t is not types.NoneType)
+    return hint
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a program: wrong input ends it with one line and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted: the same command continues the run', file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,275 @@
+"""examples/cifar as a person runs it: files, interruptions, refusals, comparisons."""
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import orbax.checkpoint as ocp
+import pytest
+
+from examples.cifar import compare, train
+from examples.cifar.model import MODELS, BasicBlock, ResNet
+from examples.cifar.train import Config
+from examples.common import cli
+from examples.common.cli import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def user_defaults(monkeypatch):
+    """As users run the example, but with two blocks, which compile fast."""
+    monkeypatch.setitem(MODELS, 'tiny', functools.partial(ResNet, BasicBlock, (1, 1)))
+    with jax.enable_x64(False), jax.numpy_rank_promotion('allow'):
+        yield
+
+
+def config(path, **changes):
+    arguments = {
+        'model': 'tiny',
+        'width': 4,
+        'epochs': 3,
+        'batch_size': 64,
+        'limit_train': 128,
+        'limit_test': 50,
+        'optimizer': 'diffgrad',
+        'out_dir': path,
+    }
+    return Config(**arguments | changes)
+
+
+def arrays(path, epoch):
+    """The arrays of a checkpoint."""
+    with ocp.CheckpointManager((path / 'checkpoints').absolute()) as checkpoints:
+        return checkpoints.restore(epoch, args=ocp.args.StandardRestore())
+
+
+def without_times(metrics):
+    """What a run decides, in contrast to the machine that it runs on."""
+    times = ('seconds', 'images_per_second')
+    return [{k: v for k, v in line.items() if k not in times} for line in metrics]
+
+
+def contents(path):
+    return {
+        file.relative_to(path): file.read_bytes()
+        for file in path.rglob('*')
+        if file.is_file()
+    }
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A run that was never stopped, and what it said."""
+    path = tmp_path_factory.mktemp('finished') / 'run'
+    said = []
+    MODELS['tiny'] = functools.partial(ResNet, BasicBlock, (1, 1))
+    with jax.enable_x64(False), jax.numpy_rank_promotion('allow'):
+        result = train.train(config(path), say=said.append)
+    return result, '\n'.join(said)
+
+
+def test_a_run_says_what_it_found_and_how_it_went(finished):
+    result, said = finished
+    assert 'data       digits from scikit-learn: 128 training and 50 test' in said
+    assert 'diffgrad, batch 64' in said
+    assert said.count('epoch   ') == 3
+    last = said.splitlines()[-1]
+    assert f'({result.correct} of 50); everything is in {result.out_dir}' in last
+
+
+def test_a_run_leaves_its_configuration_metrics_picture_and_checkpoints(finished):
+    result, _ = finished
+    record = json.loads((result.out_dir / 'config.json').read_text())
+    assert record['settings']['optimizer'] == 'diffgrad'
+    assert {'jax', 'optax', 'diffgrad-optax'} <= record['versions'].keys()
+    lines = (result.out_dir / 'metrics.jsonl').read_text().splitlines()
+    assert [json.loads(line)['epoch'] for line in lines] == [1, 2, 3]
+    last = json.loads(lines[-1])
+    assert last['test_accuracy'] == last['test_correct'] / last['test_count']
+    assert (result.out_dir / 'curves.png').read_bytes().startswith(b'\x89PNG')
+    assert arrays(result.out_dir, 3)['step'] == 6
+
+
+@pytest.mark.parametrize('moment', ['train_steps', 'evaluate', 'save'])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    finished, tmp_path, monkeypatch, moment
+):
+    result, _ = finished
+    path = tmp_path / 'run'
+
+    def interrupted_at(function, count):
+        calls = []
+
+        def wrapper(*args, **kwargs):
+            calls.append(None)
+            if len(calls) == count:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if moment == 'save':
+            # After the line of epoch 2, before its checkpoint.
+            manager = ocp.CheckpointManager
+            patch.setattr(manager, 'save', interrupted_at(manager.save, 2))
+        elif moment == 'evaluate':
+            # The first call compiles, the second ends epoch 1.
+            patch.setattr(train, 'evaluate', interrupted_at(train.evaluate, 3))
+        else:
+            step = interrupted_at(train.train_steps, 4)
+            step.lower = train.train_steps.lower
+            patch.setattr(train, 'train_steps', step)
+        train.train(config(path), say=lambda line: None)
+    said = []
+    again = train.train(config(path), say=said.append)
+    assert 'continues  after epoch 1 of 3' in said
+    assert without_times(again.metrics) == without_times(result.metrics)
+    lines = (path / 'metrics.jsonl').read_text().splitlines()
+    assert [json.loads(line) for line in lines] == again.metrics
+    chex.assert_trees_all_equal(arrays(path, 3), arrays(result.out_dir, 3))
+
+
+def test_a_finished_run_is_reported_and_not_repeated(finished, monkeypatch):
+    result, _ = finished
+    before = contents(result.out_dir / 'checkpoints')
+    monkeypatch.setattr(train, 'train_steps', None)
+    said = []
+    again = train.train(config(result.out_dir), say=said.append)
+    assert (again.correct, again.metrics) == (result.correct, result.metrics)
+    assert said[-1].startswith('test accuracy')
+    assert contents(result.out_dir / 'checkpoints') == before
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'epochs': 4}, r'holds a run with epochs=3 \(now 4\)'),
+        ({'friction': 'dfc2'}, r'friction=None \(now dfc2\)'),
+        ({'limit_test': 40}, r'limit_test=50 \(now 40\), data_checksum='),
+        ({'resume': False}, 'already holds a run'),
+        ({'optimizer': 'sgd'}, 'sgd is unknown: choose from sgdm'),
+        ({'batch_size': 129}, '129 is larger than the 128 training images'),
+        ({'batch_size': 0}, '--batch-size 0 must be at least 1'),
+        ({'epochs': 0}, '--epochs 0 must be at least 1'),
+        ({'limit_train': 2000}, '2000 is more than the 1437 images'),
+    ],
+)
+def test_a_wrong_run_is_refused_and_nothing_is_overwritten(finished, changes, said):
+    result, _ = finished
+    before = contents(result.out_dir)
+    with pytest.raises(UserError, match=said) as refusal:
+        train.train(config(result.out_dir, **changes))
+    assert '\n' not in str(refusal.value)
+    assert contents(result.out_dir) == before
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('all there is')
+    with pytest.raises(UserError, match='is not empty and holds no run'):
+        train.train(config(tmp_path))
+    assert list(contents(tmp_path).values()) == [b'all there is']
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='cannot be written'):
+        train.train(config(tmp_path / 'file' / 'run'))
+
+
+def test_lost_metrics_are_noticed(finished, tmp_path):
+    result, _ = finished
+    path = tmp_path / 'run'
+    for name, data in contents(result.out_dir).items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    metrics = path / 'metrics.jsonl'
+    metrics.write_text(metrics.read_text().split('\n', 1)[1])
+    with pytest.raises(UserError, match='has lost lines: 2 where'):
+        train.train(config(path))
+    assert len(metrics.read_text().splitlines()) == 2
+
+
+def test_the_command_ends_with_one_line_and_status_2(tmp_path):
+    run = subprocess.run(
+        [sys.executable, '-m', 'examples.cifar.train', '--optimzer', 'adam'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2
+    assert run.stdout == ''
+    assert run.stderr == (
+        'error: unrecognized arguments: --optimzer adam (--help lists everything)\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ('argv', 'said'),
+    [
+        (['--dataset', 'mnist'], "'--dataset|argument --dataset: invalid choice"),
+        (['--batch-size', 'many'], "argument --batch-size: invalid int value: 'many'"),
+        (['--lr', '1'], 'unrecognized arguments: --lr 1'),
+        (['--epoch', '1'], 'unrecognized arguments: --epoch 1'),
+    ],
+)
+def test_a_wrong_command_line_is_refused(argv, said):
+    with pytest.raises(UserError, match=said):
+        cli.parse(Config, argv)
+
+
+def test_the_command_line_is_typed():
+    parsed = cli.parse(
+        Config, ['--learning-rate', '1e-2', '--out-dir', 'x/y', '--no-resume']
+    )
+    assert parsed == Config(learning_rate=0.01, out_dir=Path('x/y'), resume=False)
+    parsed = cli.parse(
+        compare.Comparison, ['--seeds', '3', '4', '--optimizers', 'adam']
+    )
+    assert parsed == compare.Comparison(seeds=(3, 4), optimizers=('adam',))
+
+
+def test_a_comparison_trains_each_optimizer_with_each_seed(tmp_path, capsys):
+    comparison = compare.Comparison(
+        model='tiny',
+        width=4,
+        epochs=2,
+        batch_size=64,
+        limit_train=128,
+        out_dir=tmp_path,
+        optimizers=('sgdm', 'diffgrad'),
+        seeds=(0, 1),
+    )
+    results = compare.compare(comparison)
+    assert {name: len(runs) for name, runs in results.items()} == {
+        'sgdm': 2,
+        'diffgrad': 2,
+    }
+    assert results['diffgrad'][0].metrics != results['diffgrad'][1].metrics
+    out = capsys.readouterr().out
+    table = (tmp_path / 'table.md').read_text()
+    assert table in out
+    accuracies = [100 * run.correct / run.count for run in results['sgdm']]
+    assert f'{sum(accuracies) / 2:.2f} ± ' in table
+    record = json.loads((tmp_path / 'results.json').read_text())
+    assert [(run['optimizer'], run['seed']) for run in record['runs']] == [
+        ('sgdm', 0),
+        ('sgdm', 1),
+        ('diffgrad', 0),
+        ('diffgrad', 1),
+    ]
+    assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_an_unknown_optimizer_stops_a_comparison_before_it_starts(tmp_path):
+    comparison = compare.Comparison(
+        optimizers=('adam', 'adamm'), out_dir=tmp_path / 'runs'
+    )
+    with pytest.raises(UserError, match='adamm is unknown'):
+        compare.compare(comparison)
+    assert not (tmp_path / 'runs').exists()

@@ -1,0 +1,381 @@
+"""examples/cifar: the network, the data on the device, the step, the optimizers."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from examples.cifar import training
+from examples.cifar.data import Dataset, Split
+from examples.cifar.model import ACTIVATIONS, MODELS, BasicBlock, ResNet, convolution
+from examples.cifar.optimizers import OPTIMIZERS, make_optimizer
+from examples.cifar.train import steps_per_call
+from examples.common.cli import UserError
+
+
+@pytest.fixture(autouse=True)
+def user_defaults():
+    """As users run the example: 64-bit types off, ranks promoted."""
+    with jax.enable_x64(False), jax.numpy_rank_promotion('allow'):
+        yield
+
+
+def abstract_model(name, classes=10, width=64):
+    def build():
+        return MODELS[name](
+            channels=3,
+            classes=classes,
+            width=width,
+            activation=ACTIVATIONS['relu'],
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(0),
+        )
+
+    return nnx.eval_shape(build)
+
+
+@pytest.mark.parametrize(
+    ('name', 'classes', 'expected'),
+    [
+        ('resnet18', 10, 11_173_962),
+        ('resnet34', 10, 21_282_122),
+        ('resnet50', 10, 23_520_842),
+        ('resnet50', 100, 23_705_252),
+    ],
+)
+def test_parameter_counts_are_the_papers(name, classes, expected):
+    params = nnx.state(abstract_model(name, classes), nnx.Param)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+
+
+def test_weights_start_uniform_within_one_over_root_fan_in():
+    model = ResNet(
+        BasicBlock,
+        (1, 1),
+        channels=3,
+        classes=10,
+        width=32,
+        activation=ACTIVATIONS['relu'],
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(jax.random.key(0, impl='rbg')),
+    )
+    for weights, fan_in in (
+        (model.blocks[1].conv2.kernel, 9 * 64),
+        (model.blocks[1].shortcut.conv.linear.kernel, 32),
+        (model.head.kernel, 64),
+        (model.head.bias, 64),
+    ):
+        scaled = np.asarray(weights[...]) * np.sqrt(fan_in)
+        assert np.abs(scaled).max() <= 1
+        if scaled.size > 500:
+            # The mean of |x| on a uniform (-1, 1) is ½; 0.05 is four deviations.
+            np.testing.assert_allclose(np.abs(scaled).mean(), 0.5, atol=0.05)
+            np.testing.assert_allclose(scaled.mean(), 0.0, atol=0.1)
+
+
+def test_a_padded_strided_convolution_is_aligned_as_pytorch_aligns_it():
+    # PyTorch pads both sides by one: the first window's centre is pixel 0. XLA's
+    # SAME would put it at pixel 1 when the stride is 2.
+    layer = convolution(1, 1, 3, 2, rngs=nnx.Rngs(0))
+    layer.kernel[...] = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
+    image = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(layer(image)[0, :, :, 0], [[0, 2], [8, 10]])
+
+
+def digits_like(count=64, test_count=50, seed=0):
+    """Small images whose class can be seen: one of four corners is bright."""
+    rng = np.random.default_rng(seed)
+
+    def split(count):
+        labels = rng.integers(0, 4, count).astype(np.int32)
+        images = rng.integers(0, 60, (count, 8, 8, 1))
+        for image, label in zip(images, labels, strict=True):
+            row, column = divmod(int(label), 2)
+            image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 150
+        return Split(images.astype(np.uint8), labels)
+
+    return Dataset('here', split(count), split(test_count), 4, False, 1)
+
+
+def start(optimizer='diffgrad', dtype=jnp.float32, seed=0):
+    mesh = training.data_parallel_mesh()
+    data = digits_like()
+    # Two blocks of the real kinds: what a compiler has to chew decides the time.
+    MODELS['tiny'] = functools.partial(ResNet, BasicBlock, (1, 1))
+    task, state = training.init_state(
+        'tiny',
+        data=data,
+        width=4,
+        activation='relu',
+        dtype=jnp.dtype(dtype),
+        optimizer=make_optimizer(
+            optimizer,
+            learning_rate=1e-2,
+            weight_decay=None,
+            friction=None,
+            drop_at_step=1000,
+        ),
+        seed=seed,
+        mesh=mesh,
+    )
+    return mesh, task, state, training.put_data(data, mesh)
+
+
+def test_training_learns_and_counts_every_test_image_once():
+    mesh, task, state, data = start()
+    key = jax.random.key(0)
+
+    def evaluate(state, batch_size):
+        return training.evaluate(
+            state, data, task=task, batch_size=batch_size, mesh=mesh
+        )
+
+    for epoch in range(25):
+        order = training.epoch_order(key, epoch, count=64, batch_size=32)
+        for row in order:
+            state, metrics = training.train_steps(
+                state, data, row[None], key, task=task
+            )
+    assert int(state.step) == 50
+    assert int(metrics.correct) > 28
+    # 50 images in batches of 16 need a partly filled one, in batches of 50 none.
+    padded, whole = evaluate(state, 16), evaluate(state, 50)
+    assert int(padded.correct) == int(whole.correct) > 40
+    np.testing.assert_allclose(padded.loss, whole.loss, rtol=1e-4)
+
+
+def test_several_steps_in_one_call_are_the_same_steps():
+    _, task, state, data = start()
+    key = jax.random.key(1)
+    order = training.epoch_order(key, 0, count=64, batch_size=16)
+    copy = jax.tree.map(jnp.copy, state)
+    losses = []
+    for row in order[:3]:
+        state, metrics = training.train_steps(state, data, row[None], key, task=task)
+        losses.append(float(metrics.loss))
+    together, metrics = training.train_steps(copy, data, order[:3], key, task=task)
+    # Another program orders float32 sums otherwise, and Adam's first steps are
+    # signs: the loss of three steps is compared, and the statistics.
+    np.testing.assert_allclose(metrics.loss, sum(losses), rtol=1e-3)
+    assert int(together.step) == int(state.step) == 3
+    chex.assert_trees_all_close(
+        together.batch_stats, state.batch_stats, rtol=2e-2, atol=2e-2
+    )
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_everything_in_float32():
+    _, task, state, data = start(dtype=jnp.bfloat16)
+    key = jax.random.key(0)
+    order = training.epoch_order(key, 0, count=64, batch_size=16)
+    program = training.train_steps.lower(state, data, order[:1], key, task=task)
+    assert 'tensor<16x8x8x4xbf16>' in program.as_text()
+    before = jax.tree.map(lambda leaf: leaf.dtype, state)
+    state, _ = training.train_steps(state, data, order[:1], key, task=task)
+    assert jax.tree.map(lambda leaf: leaf.dtype, state) == before
+    kept = jax.tree.leaves((state.params, state.batch_stats))
+    assert {leaf.dtype for leaf in kept} == {jnp.dtype(jnp.float32)}
+
+
+def test_every_epoch_has_its_own_order_and_each_image_once():
+    key = jax.random.key(0)
+    first = training.epoch_order(key, 1, count=20, batch_size=6)
+    assert first.shape == (3, 6)
+    assert len(np.unique(first)) == 18
+    np.testing.assert_array_equal(
+        first, training.epoch_order(key, 1, count=20, batch_size=6)
+    )
+    assert (first != training.epoch_order(key, 2, count=20, batch_size=6)).any()
+
+
+def test_every_crop_is_a_window_of_the_padded_image_and_half_are_mirrored():
+    image = np.random.default_rng(0).integers(1, 256, (5, 6, 3)).astype(np.uint8)
+    images = jnp.asarray(np.stack([image] * 200))
+    out = np.asarray(training.augment(images, jax.random.key(0), flip=True, padding=2))
+    windows = {}
+    for mirrored in (False, True):
+        source = image[:, ::-1] if mirrored else image
+        padded = np.pad(source, ((2, 2), (2, 2), (0, 0)))
+        for row in range(5):
+            for column in range(5):
+                window = padded[row : row + 5, column : column + 6].tobytes()
+                windows[window] = (mirrored, row, column)
+    seen = [windows[crop.tobytes()] for crop in out]
+    assert 60 < sum(mirrored for mirrored, _, _ in seen) < 140
+    assert (
+        {row for _, row, _ in seen}
+        == {column for _, _, column in seen}
+        == set(range(5))
+    )
+
+
+def test_without_padding_and_flip_images_stay_as_they_are():
+    images = jnp.arange(48, dtype=jnp.uint8).reshape(3, 4, 4, 1)
+    out = training.augment(images, jax.random.key(0), flip=False, padding=0)
+    np.testing.assert_array_equal(out, images)
+
+
+def test_training_images_get_zero_mean_and_unit_deviation():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 200, (50, 4, 4, 3)).astype(np.uint8)
+    split = Split(images, np.zeros(50, np.int32))
+    data = training.put_data(
+        Dataset('here', split, split, 1, False, 0), training.data_parallel_mesh()
+    )
+    out = np.asarray(training.normalise(data.train_images, data), np.float64)
+    np.testing.assert_allclose(out.mean((0, 1, 2)), 0.0, atol=1e-6)
+    np.testing.assert_allclose(out.std((0, 1, 2)), 1.0, atol=1e-6)
+
+
+def test_a_call_takes_a_divisor_of_the_epoch_on_accelerators_and_one_step_on_cpu():
+    assert steps_per_call(390, 'gpu') == 39
+    assert steps_per_call(97, 'gpu') == 1
+    assert steps_per_call(390, 'cpu') == 1
+
+
+PARALLEL = """
+import json, sys
+import jax
+import numpy as np
+sys.path.insert(0, {tests!r})
+from test_cifar_training import start, training
+mesh, task, state, data = start('sgdm')
+key = jax.random.key(0)
+order = training.epoch_order(key, 0, count=64, batch_size=32)
+order = jax.device_put(
+    order, jax.NamedSharding(mesh, jax.sharding.PartitionSpec(None, 'data'))
+)
+losses = []
+for i in range(2):
+    state, metrics = training.train_steps(state, data, order[i : i + 1], key, task=task)
+    losses.append(float(metrics.loss))
+test = training.evaluate(state, data, task=task, batch_size=32, mesh=mesh)
+leaf = jax.tree.leaves(state.params)[0]
+print(json.dumps([mesh.size, len(leaf.sharding.device_set), *losses, float(test.loss)]))
+"""
+
+
+def test_four_devices_share_the_batch_and_find_what_one_finds():
+    here = os.path.dirname(__file__)
+
+    def losses(devices):
+        run = subprocess.run(
+            [sys.executable, '-c', PARALLEL.format(tests=here)],
+            env=os.environ
+            | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
+            cwd=os.path.dirname(here),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(run.stdout.splitlines()[-1])
+
+    one, four = losses(1), losses(4)
+    assert one[:2] == [1, 1]
+    assert four[:2] == [4, 4]
+    # Sums over the batch are taken in another order.
+    np.testing.assert_allclose(four[2:], one[2:], rtol=1e-3)
+
+
+# One step of each optimizer by the equations in PyTorch's documentation, from the
+# gradients so far: -update / learning rate.
+def pytorch_step(name, grads):
+    m = v = vmax = square = delta = total = 0.0
+    for t, grad in enumerate(grads, 1):
+        if name == 'sgdm':
+            m = 0.9 * m + grad
+            step = m
+        elif name == 'adagrad':
+            total = total + grad**2
+            step = grad / (np.sqrt(total) + 1e-10)
+        elif name == 'adadelta':
+            square = 0.9 * square + 0.1 * grad**2
+            step = np.sqrt(delta + 1e-6) / np.sqrt(square + 1e-6) * grad
+            delta = 0.9 * delta + 0.1 * step**2
+        elif name == 'rmsprop':
+            square = 0.99 * square + 0.01 * grad**2
+            step = grad / (np.sqrt(square) + 1e-8)
+        else:
+            m = 0.9 * m + 0.1 * grad
+            v = 0.999 * v + 0.001 * grad**2
+            vmax = np.maximum(vmax, v)
+            used = vmax if name == 'amsgrad' else v
+            step = (m / (1 - 0.9**t)) / (np.sqrt(used / (1 - 0.999**t)) + 1e-8)
+    return step / 2 if name == 'adam-half' else step
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['sgdm', 'adagrad', 'adadelta', 'rmsprop', 'amsgrad', 'adam', 'adam-half'],
+)
+def test_baselines_take_pytorchs_default_steps(name):
+    with jax.enable_x64(True):
+        optimizer = make_optimizer(
+            name, learning_rate=0.1, weight_decay=None, friction=None, drop_at_step=99
+        )
+        rng = np.random.default_rng(0)
+        grads = list(rng.standard_normal((12, 5)) * 10.0 ** rng.uniform(-2, 1, (12, 1)))
+        state = optimizer.init(jnp.zeros(5))
+        for t, grad in enumerate(grads, 1):
+            updates, state = optimizer.update(jnp.asarray(grad), state, jnp.zeros(5))
+            # ε stands elsewhere in adagrad and amsgrad (the module says where): at
+            # most 3e-7, beside gradients of 1e-2 and more.
+            np.testing.assert_allclose(
+                updates, -0.1 * pytorch_step(name, grads[:t]), rtol=1e-4
+            )
+
+
+def test_the_learning_rate_drops_to_a_tenth():
+    optimizer = make_optimizer(
+        'sgdm', learning_rate=None, weight_decay=None, friction=None, drop_at_step=3
+    )
+    state = optimizer.init(jnp.zeros(()))
+    velocity, rates = 0.0, []
+    for _ in range(5):
+        updates, state = optimizer.update(jnp.ones(()), state)
+        velocity = 0.9 * velocity + 1.0
+        rates.append(-float(updates) / velocity)
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', list(OPTIMIZERS))
+def test_weight_decay_is_coupled_unless_the_name_ends_in_w(name):
+    optimizer = make_optimizer(
+        name, learning_rate=0.1, weight_decay=0.5, friction=None, drop_at_step=9
+    )
+    params = jnp.full(3, 2.0)
+    # Coupled, this gradient and 0.5 × the parameters cancel.
+    updates, _ = optimizer.update(jnp.full(3, -1.0), optimizer.init(params), params)
+    if name.endswith('w'):
+        assert (jnp.abs(updates + 0.1) > 1e-3).all()
+    else:
+        np.testing.assert_array_equal(updates, 0.0)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'name': 'adamm'}, 'adamm is unknown: choose from sgdm'),
+        ({'friction': 'dfc9'}, 'dfc9 is unknown: choose from dfc, dfc1'),
+        ({'name': 'adam', 'friction': 'dfc'}, 'diffgrad or diffgradw, not adam'),
+        ({'learning_rate': -1.0}, '--learning-rate -1.0'),
+        ({'weight_decay': float('nan')}, '--weight-decay nan'),
+    ],
+)
+def test_wrong_optimizer_arguments_are_refused(changes, said):
+    arguments = {
+        'name': 'diffgrad',
+        'learning_rate': None,
+        'weight_decay': None,
+        'friction': None,
+        'drop_at_step': 1,
+    }
+    with pytest.raises(UserError, match=said):
+        make_optimizer(**arguments | changes)
