@@ -7,6 +7,7 @@ import jax
 import optax
 
 from diffgrad_optax._checks import check_learning_rate, check_number, storage_dtype
+from diffgrad_optax._dtypes import updates_like_gradients
 from diffgrad_optax._with_friction import with_friction
 from diffgrad_optax.friction import Friction
 
@@ -100,6 +101,10 @@ def diffgrad(
     the parameter's dtype, one more than Adam; `prev_grad_dtype=jnp.bfloat16`
     halves the third.
 
+    With bfloat16 parameters, give :func:`optax.inject_hyperparams` the argument
+    ``hyperparam_dtype=jnp.float32``: it casts hyperparameters to the parameters'
+    dtype otherwise, and 0.999 in bfloat16 is 1.
+
     Deviations. From the paper: its text wants an ε of "about 1e-7"; 1e-8 is
     its code's. From the authors' code and other PyTorch ports: those add ε
     before the second moment is bias-corrected, an effective
@@ -156,7 +161,7 @@ def diffgrad(
       (moments), 17-19 (friction), 20 (step).
     """
     check_learning_rate(learning_rate)
-    return optax.chain(
+    chain = optax.chain(
         scale_by_diffgrad(
             b1,
             b2,
@@ -169,6 +174,7 @@ def diffgrad(
         ),
         optax.scale_by_learning_rate(learning_rate),
     )
+    return updates_like_gradients(chain)
 
 
 def diffgradw(
@@ -240,7 +246,7 @@ def diffgradw(
     """
     check_learning_rate(learning_rate)
     check_number('weight_decay', weight_decay)
-    return optax.chain(
+    chain = optax.chain(
         scale_by_diffgrad(
             b1,
             b2,
@@ -254,3 +260,4 @@ def diffgradw(
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
+    return updates_like_gradients(chain)

@@ -1,9 +1,11 @@
-"""The dtypes that arithmetic and storage use."""
+"""The dtypes that arithmetic, storage and updates use."""
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def at_least_float32(*arrays: Any) -> np.dtype[Any]:
@@ -20,3 +22,41 @@ def at_least_float32(*arrays: Any) -> np.dtype[Any]:
             if jnp.issubdtype(array.dtype, jnp.inexact)
         ),
     )
+
+
+def keep_state_dtypes(state: Any, prev_state: Any) -> Any:
+    """`state` with the floating dtypes of `prev_state`.
+
+    optax widens some moments to the gradients' dtype at the first step, which the
+    carry of a scan or a cond does not survive.
+    """
+
+    def cast(leaf: Any, prev_leaf: Any) -> Any:
+        dtype = getattr(prev_leaf, 'dtype', None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            return leaf  # a count, a typed PRNG key
+        return leaf.astype(dtype)
+
+    return jax.tree.map(cast, state, prev_state)
+
+
+def updates_like_gradients(
+    inner: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """`inner` with its updates in the gradients' dtypes.
+
+    optax's learning rate (as an array) and weight decay (of wider parameters)
+    would otherwise promote them.
+    """
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        grads = jax.tree.map(jnp.asarray, updates)
+        updates, state = inner.update(grads, state, params, **extra_args)
+        return optax.tree.cast_like(updates, grads), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update_fn)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import storage_dtype
-from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 from diffgrad_optax._previous import (
     check_same_array,
     check_same_leaves,
@@ -123,9 +123,7 @@ def with_friction(
             scaled, inner_updates, updates, state.prev_grad
         ), FrictionState(
             prev_grad=next_previous(updates, state.prev_grad),
-            # optax widens some moments to the gradients' dtype at the first step,
-            # which a scan's or a cond's carry does not survive.
-            inner_state=optax.tree.cast_like(inner_state, state.inner_state),
+            inner_state=keep_state_dtypes(inner_state, state.inner_state),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -107,7 +107,8 @@ def dfc3(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     Deviation, for `dfc4` and `dfc5` too: the paper speaks of the mean and the
     standard deviation "of absolute gradients of the batch"; here they are taken
     over each array of the tree. The paper's range [½, 1] cannot hold, because
-    equal gradients give :math:`\sigma(-\mu) < ½`.
+    equal gradients give :math:`\sigma(-\mu) < ½`: where gradients are large and
+    steady, :math:`\mu \gg 1`, these three nearly stop.
 
     Args:
       grad: :math:`g_t`, any shape, real or complex.

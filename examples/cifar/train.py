@@ -268,8 +268,8 @@ class Trainer:
 def steps_per_call(steps: int, backend: str) -> int:
     """How many steps one compiled call takes: a divisor of the epoch's `steps`.
 
-    One on a CPU, where a step takes long and XLA runs convolutions inside loops
-    several times slower; on accelerators up to 40, which hides the dispatch.
+    One on a CPU, where XLA runs convolutions inside loops ten times slower; on
+    accelerators up to 40, which hides the dispatch.
     """
     if backend == 'cpu':
         return 1

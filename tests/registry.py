@@ -1,0 +1,75 @@
+"""Every public transformation, and the few differences that a contract allows them.
+
+A transformation joins the contract (`test_contract.py`, and optax's own in
+`test_optax_contract.py`) by its line here; one without a line fails a test.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from diffgrad_optax import diffgrad, diffgradw, scale_by_diffgrad, with_friction
+
+
+class Entry(NamedTuple):
+    """How one transformation is made, and why the contract spares it something.
+
+    Attributes:
+      make: makes the transformation. If it takes a `learning_rate` it is an
+        optimizer, and solves optax's toy problems with the one in `kwargs`.
+      kwargs: what it is made with. Its floats are traceable.
+      public: the package's function that this is a case of; None if `make` is it.
+      refuses_complex: why complex parameters are refused.
+      stalls: why optax's toy problems are not solved.
+    """
+
+    make: Callable[..., optax.GradientTransformation]
+    kwargs: Mapping[str, Any]
+    public: Callable[..., optax.GradientTransformation] | None = None
+    refuses_complex: str | None = None
+    stalls: str | None = None
+
+
+def friction_sgd(
+    learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9
+) -> optax.GradientTransformation:
+    return with_friction(optax.sgd(learning_rate, momentum))
+
+
+def friction_radam(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    return with_friction(optax.radam(learning_rate))
+
+
+REGISTRY = {
+    'diffgrad': Entry(diffgrad, {'learning_rate': 1e-2}),
+    # The friction with the longest steps, and one of those that look at all of an
+    # array; the others take the same ways.
+    'diffgrad-dfc2': Entry(diffgrad, {'learning_rate': 1e-3, 'friction': 'dfc2'}),
+    'diffgrad-dfc3': Entry(
+        diffgrad,
+        {'learning_rate': 1e-2, 'friction': 'dfc3'},
+        stalls='with a mean gradient of 9 the coefficient starts at σ(-9)',
+    ),
+    'diffgrad-nesterov-bfloat16': Entry(
+        diffgrad,
+        {
+            'learning_rate': 1e-2,
+            'nesterov': True,
+            'mu_dtype': 'bfloat16',
+            'prev_grad_dtype': 'bfloat16',
+        },
+        refuses_complex='there is no complex bfloat16',
+    ),
+    'diffgradw': Entry(diffgradw, {'learning_rate': 1e-2}),
+    'scale_by_diffgrad': Entry(scale_by_diffgrad, {'b1': 0.8}),
+    # Inner transformations that return the caller's arrays, that return one array
+    # as update and as state, and that branch on their count.
+    'with_friction-identity': Entry(with_friction, {'inner': optax.identity()}),
+    'with_friction-sgd': Entry(friction_sgd, {'learning_rate': 1e-3}, with_friction),
+    'with_friction-radam': Entry(
+        friction_radam, {'learning_rate': 1e-2}, with_friction
+    ),
+}
