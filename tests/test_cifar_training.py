@@ -175,7 +175,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_everything_in_float32():
     _, task, state, data = start(dtype=jnp.bfloat16)
     key = jax.random.key(0)
     order = training.epoch_order(key, 0, count=64, batch_size=16)
-    program = training.train_steps.lower(state, data, order[:1], key, task=task)
+    program = training.batch_gradient.lower(
+        state.params, state.batch_stats, data, order[0], key, network=task.network
+    )
     assert 'tensor<16x8x8x4xbf16>' in program.as_text()
     before = jax.tree.map(lambda leaf: leaf.dtype, state)
     state, _ = training.train_steps(state, data, order[:1], key, task=task)

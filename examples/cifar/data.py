@@ -3,17 +3,15 @@
 CIFAR comes in two standard layouts, Python pickles and plain binary, each as a
 folder or as the `.tar.gz` that it was published in; all eight are read from where
 they lie. Pickles come from strangers, and a pickle can run any code, so they are
-read by an unpickler that admits NumPy arrays and nothing else.
+read by an unpickler that admits NumPy arrays of integers and nothing else.
 """
 
 import contextlib
 import io
-import pickle
 import tarfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pooch
@@ -21,11 +19,16 @@ import requests
 import sklearn.datasets
 import sklearn.model_selection
 
+from examples.cifar.unpickle import ArrayUnpickler
 from examples.common.cli import UserError
 
 HOME = 'https://www.cs.toronto.edu/~kriz/'
 IMAGE = (3, 32, 32)  # as the files have it: channels first
 IMAGE_BYTES = 3 * 32 * 32
+
+
+# Where the data set is, a reader of its files, and whether they are binary.
+Found = tuple[Path, Callable[[str], bytes], bool]
 
 
 class Split(NamedTuple):
@@ -99,17 +102,25 @@ def load(name: str, data_dir: Path | None) -> Dataset:
     if name == 'digits':
         return load_digits()
     cifar = CIFAR[name]
-    directory = Path(pooch.os_cache('diffgrad-optax')) if data_dir is None else data_dir
-    if data_dir is None or is_empty(directory):
-        fetch(cifar, directory)
-    source, read, binary = find(cifar, directory)
+    if data_dir is None:
+        source, read, binary = fetch(cifar, Path(pooch.os_cache('diffgrad-optax')))
+    else:
+        directory = data_dir.expanduser()
+        try:
+            empty = is_empty(directory)
+        except OSError as error:
+            raise UserError(
+                f'cannot look into --data-dir {directory} ({error.strerror}): name the '
+                'folder of the data, or a new one to have it fetched there'
+            ) from error
+        source, read, binary = (fetch if empty else find)(cifar, directory)
     decode = decode_binary if binary else decode_pickle
     suffix = '.bin' if binary else ''
 
     def split(names: Iterable[str], count: int) -> Split:
         parts = []
-        for name in names:
-            file = name + suffix
+        for stem in names:
+            file = stem + suffix
             parts.append(decode(read(file), cifar, f'{file} in {source}'))
         images = np.concatenate([images for images, _ in parts])
         labels = np.concatenate([labels for _, labels in parts])
@@ -156,7 +167,7 @@ def is_empty(directory: Path) -> bool:
     )
 
 
-def fetch(cifar: Cifar, directory: Path) -> None:
+def fetch(cifar: Cifar, directory: Path) -> Found:
     """Downloads the python archive unless it is there; only the known hash is kept."""
     name = cifar.archives[0]
     try:
@@ -164,22 +175,24 @@ def fetch(cifar: Cifar, directory: Path) -> None:
             HOME + name, f'sha256:{cifar.sha256}', name, directory, progressbar=True
         )
     except (OSError, ValueError, requests.RequestException) as error:
-        reason = ' '.join(str(error).split())
         raise UserError(
-            f'could not fetch {HOME}{name} ({reason}): download it by other means, put '
-            'it in a folder and name that with --data-dir'
+            f'could not fetch {HOME}{name} ({printable(error)}): download it by other '
+            'means, put it in a folder and name that with --data-dir'
         ) from error
+    return directory / name, read_archive(directory / name, cifar.folders[0]), False
 
 
-def find(cifar: Cifar, directory: Path) -> tuple[Path, Callable[[str], bytes], bool]:
-    """Finds one of the layouts: its place, a reader of its files, if it is binary."""
+def find(cifar: Cifar, directory: Path) -> Found:
+    """Finds one of the layouts in `directory`."""
     if not directory.is_dir():
-        raise UserError(f'--data-dir {directory} is not a directory')
+        raise UserError(
+            f'--data-dir {directory} is not a directory: name the folder it lies in'
+        )
     for index, folder in enumerate(cifar.folders):
-        # `directory` itself may be the folder, under any name.
         first = cifar.train[0] + ('.bin' if index else '')
         for place in (directory / folder, directory):
-            if (place / first).exists():
+            # `directory` itself may be the folder, under any name.
+            if (place / first).is_file() or (place.name == folder and place.is_dir()):
                 return (
                     place,
                     lambda name, place=place: read_file(place / name),
@@ -211,12 +224,16 @@ def read_archive(path: Path, folder: str) -> Callable[[str], bytes]:
     try:
         with tarfile.open(path, 'r:gz') as archive:
             for member in archive:
-                file = archive.extractfile(member)
-                if file is not None:
+                if member.isreg():
+                    file = archive.extractfile(member)
                     files[member.name.removeprefix('./')] = file.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            # The checksum stands at the end, which a tar archive need not reach.
+            while archive.fileobj.read(1 << 20):
+                pass
+    except Exception as error:  # a broken archive raises nearly anything
         raise UserError(
-            f'{path} is truncated or no .tar.gz ({error}): delete it and fetch it again'
+            f'{path} is truncated or no .tar.gz ({printable(error)}): delete it and '
+            'fetch it again'
         ) from error
 
     def read(name: str) -> bytes:
@@ -249,15 +266,27 @@ def decode_pickle(data: bytes, cifar: Cifar, where: str) -> tuple[Any, Any]:
         batch = {k.encode() if isinstance(k, str) else k: v for k, v in batch.items()}
         images, labels = np.asarray(batch[b'data']), np.asarray(batch[cifar.label_key])
     except Exception as error:  # a broken pickle raises nearly anything
-        reason = ' '.join(str(error).split()) or type(error).__name__
         raise UserError(
-            f'{where} is truncated or no batch of CIFAR ({reason}): fetch it again'
+            f'{where} is truncated or no batch of CIFAR ({printable(error)}): '
+            'fetch it again'
         ) from error
     return checked(images, labels, cifar, where)
 
 
+def printable(error: Exception) -> str:
+    """The message of `error`, in part the file's own words, fit for one line."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    text = ''.join(c if c.isprintable() else '?' for c in text)
+    return text if len(text) < 300 else f'{text[:300]}…'
+
+
 def checked(images: Any, labels: Any, cifar: Cifar, where: str) -> tuple[Any, Any]:
     """`images` and `labels` if they have the sizes and ranges of a batch."""
+    if labels.ndim != 1:
+        raise UserError(
+            f'{where} has labels of shape {list(labels.shape)}, not a list: fetch it '
+            'again'
+        )
     if images.dtype != np.uint8 or images.shape != (len(labels), IMAGE_BYTES):
         raise UserError(
             f'{where} has images {images.dtype.name}{list(images.shape)} for '
@@ -270,34 +299,3 @@ def checked(images: Any, labels: Any, cifar: Cifar, where: str) -> tuple[Any, An
             f'{where} has labels outside 0 … {cifar.classes - 1}: fetch it again'
         )
     return images, labels.astype(np.int32)
-
-
-def latin1(text: str, encoding: str) -> bytes:
-    """Stands in for `_codecs.encode`, by which Python 3 writes an array's bytes."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'text in encoding {encoding}')
-    return text.encode('latin1')
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds NumPy arrays and plain containers; refuses every other name."""
-
-    reconstruct = staticmethod(np.empty(0).__reduce__()[0])
-    from_buffer = staticmethod(np.empty(0).__reduce_ex__(5)[0])
-    admitted: ClassVar[dict[tuple[str, str], Any]] = {
-        ('numpy', 'ndarray'): np.ndarray,
-        ('numpy', 'dtype'): np.dtype,
-        ('numpy.core.multiarray', '_reconstruct'): reconstruct,
-        ('numpy._core.multiarray', '_reconstruct'): reconstruct,
-        ('numpy.core.numeric', '_frombuffer'): from_buffer,
-        ('numpy._core.numeric', '_frombuffer'): from_buffer,
-        ('_codecs', 'encode'): latin1,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self.admitted[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f'it asks for {module}.{name}, and only NumPy arrays are admitted'
-            ) from None

@@ -73,6 +73,7 @@ class Settings:
     )
     batch_size: int = option(128, 'images in a step, over all devices')
     epochs: int = option(100, 'passes over the training images')
+    checkpoint_every: int = option(1, 'epochs from one checkpoint to the next')
     out_dir: Path | None = option(
         None,
         'where everything is written; left out, a folder in runs named by the settings',
@@ -90,7 +91,7 @@ class Config(Settings):
     def settings(self) -> dict[str, Any]:
         """What decides the result, and so may not change when a run goes on."""
         settings = dataclasses.asdict(self)
-        for name in ('data_dir', 'out_dir', 'resume'):
+        for name in ('data_dir', 'out_dir', 'resume', 'checkpoint_every'):
             del settings[name]
         return settings
 
@@ -155,7 +156,9 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
                 state, line = trainer.epoch(state, epoch)
                 metrics.append(line)
                 say(epoch_line(line))
-                run.save(state, line)
+                run.log(line)
+                if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
+                    run.save(state, epoch)
         finally:
             if metrics:
                 name = f'{config.model} on {config.dataset}'
@@ -193,11 +196,12 @@ class Trainer:
         return jax.device_put(order, NamedSharding(self.mesh, P(None, 'data')))
 
     def compile(self, state: TrainState) -> float:
-        """Compiles what the first epoch calls, and returns the seconds it took."""
+        """Makes the first calls, on a copy of `state`; returns the seconds it took."""
         start = time.perf_counter()
         order = self.order(1)[: self.chunk]
-        train_steps.lower(state, self.data, order, self.key, task=self.task).compile()
-        jax.block_until_ready(self.evaluate(state))
+        copy = jax.tree.map(jnp.copy, state)
+        copy, _ = train_steps(copy, self.data, order, self.key, task=self.task)
+        jax.block_until_ready(self.evaluate(copy))
         return time.perf_counter() - start
 
     def evaluate(self, state: TrainState) -> Metrics:
@@ -278,7 +282,14 @@ def steps_per_call(steps: int, backend: str) -> int:
 
 def check_positive(config: Config) -> None:
     """Refuses counts below one."""
-    for name in ('batch_size', 'epochs', 'width', 'limit_train', 'limit_test'):
+    for name in (
+        'batch_size',
+        'checkpoint_every',
+        'epochs',
+        'limit_test',
+        'limit_train',
+        'width',
+    ):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f'--{name.replace("_", "-")} {value} must be at least 1')

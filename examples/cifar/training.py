@@ -48,13 +48,27 @@ class Metrics(NamedTuple):
     correct: jax.Array  # int32
 
 
-class Task(NamedTuple):
-    """What is fixed for a whole run: hashable, so that jit can specialise on it."""
+class Network(NamedTuple):
+    """What the gradient is compiled for; equal for runs that share a compilation."""
 
     graphdef: Any  # the model without its arrays
-    optimizer: optax.GradientTransformation
     flip: bool
     padding: int
+
+
+class Task(NamedTuple):
+    """What is fixed for a whole run."""
+
+    network: Network
+    optimizer: optax.GradientTransformation
+
+
+class Gradient(NamedTuple):
+    """What one batch says."""
+
+    grads: Any  # of the mean loss, shaped like the parameters
+    batch_stats: Any  # the new running statistics
+    metrics: Metrics  # before the step
 
 
 def data_parallel_mesh() -> Mesh:
@@ -122,7 +136,7 @@ def init_state(
         params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32)
     )
     state = jax.device_put(state, NamedSharding(mesh, P()))
-    return Task(graphdef, optimizer, data.flip, data.padding), state
+    return Task(Network(graphdef, data.flip, data.padding), optimizer), state
 
 
 @functools.partial(jax.jit, static_argnames=('count', 'batch_size'))
@@ -138,7 +152,6 @@ def epoch_order(
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=('task',), donate_argnames=('state',))
 def train_steps(
     state: TrainState,
     data: DeviceData,
@@ -147,7 +160,11 @@ def train_steps(
     *,
     task: Task,
 ) -> tuple[TrainState, Metrics]:
-    """Takes one step for each row of `order`.
+    """Takes one step for each row of `order`, all in one call of the device.
+
+    A single step is two calls. XLA's CPU backend runs the convolutions of a scan
+    ten times slower, be it unrolled or of one step, and takes long to compile the
+    gradient, which is the same for every optimizer.
 
     Args:
       state: donated.
@@ -160,47 +177,110 @@ def train_steps(
       The new state, and the metrics summed over all images of all steps, measured
       before each step.
     """
+    if len(order) > 1:
+        return scan_steps(state, data, order, key, task=task)
+    gradient = batch_gradient(
+        state.params,
+        state.batch_stats,
+        data,
+        order[0],
+        jax.random.fold_in(key, state.step),
+        network=task.network,
+    )
+    state = apply_gradient(
+        state, gradient.grads, gradient.batch_stats, optimizer=task.optimizer
+    )
+    return state, gradient.metrics
+
+
+@functools.partial(jax.jit, static_argnames=('task',), donate_argnames=('state',))
+def scan_steps(
+    state: TrainState,
+    data: DeviceData,
+    order: jax.Array,
+    key: jax.Array,
+    *,
+    task: Task,
+) -> tuple[TrainState, Metrics]:
+    """The steps of `train_steps` as one program."""
 
     def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, Metrics]:
-        images = augment(
-            data.train_images[indices],
+        gradient = batch_gradient(
+            state.params,
+            state.batch_stats,
+            data,
+            indices,
             jax.random.fold_in(key, state.step),
-            flip=task.flip,
-            padding=task.padding,
+            network=task.network,
         )
-        labels = data.train_labels[indices]
+        state = apply_gradient(
+            state, gradient.grads, gradient.batch_stats, optimizer=task.optimizer
+        )
+        return state, gradient.metrics
 
-        def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-            model = nnx.merge(task.graphdef, params, state.batch_stats, copy=True)
-            model.train()
-            logits = model(normalise(images, data))
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            batch_stats = nnx.as_pure(nnx.state(model, nnx.BatchStat))
-            return jnp.mean(losses), (batch_stats, logits)
-
-        grad = jax.value_and_grad(mean_loss, has_aux=True)
-        (loss, (batch_stats, logits)), grads = grad(state.params)
-        updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = Metrics(loss * len(labels), count_correct(logits, labels))
-        return TrainState(params, batch_stats, opt_state, state.step + 1), metrics
-
-    if len(order) == 1:
-        # XLA's CPU backend runs the convolutions of a scan ten times slower, be it
-        # unrolled or of one step.
-        return step(state, order[0])
     state, metrics = jax.lax.scan(step, state, order)
     return state, jax.tree.map(jnp.sum, metrics)
 
 
-@functools.partial(jax.jit, static_argnames=('task',))
+@functools.partial(jax.jit, static_argnames=('network',))
+def batch_gradient(
+    params: Any,
+    batch_stats: Any,
+    data: DeviceData,
+    indices: jax.Array,
+    key: jax.Array,
+    *,
+    network: Network,
+) -> Gradient:
+    """The gradient of the mean loss over some training images.
+
+    Args:
+      params: the parameters.
+      batch_stats: the running statistics.
+      data: the data set.
+      indices: which images, int32.
+      key: of the step, for the augmentation.
+      network: what is fixed.
+    """
+    images = data.train_images[indices]
+    images = augment(images, key, flip=network.flip, padding=network.padding)
+    labels = data.train_labels[indices]
+
+    def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+        model = nnx.merge(network.graphdef, params, batch_stats, copy=True)
+        model.train()
+        logits = model(normalise(images, data))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), (nnx.as_pure(nnx.state(model, nnx.BatchStat)), logits)
+
+    grad = jax.value_and_grad(mean_loss, has_aux=True)
+    (loss, (batch_stats, logits)), grads = grad(params)
+    metrics = Metrics(loss * len(labels), count_correct(logits, labels))
+    return Gradient(grads, batch_stats, metrics)
+
+
+@functools.partial(jax.jit, static_argnames=('optimizer',), donate_argnames=('state',))
+def apply_gradient(
+    state: TrainState,
+    grads: Any,
+    batch_stats: Any,
+    *,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """The state after one update of the optimizer; `state` is donated."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(params, batch_stats, opt_state, state.step + 1)
+
+
+@functools.partial(jax.jit, static_argnames=('network',))
 def evaluate_batch(
     params: Any,
     batch_stats: Any,
     data: DeviceData,
     indices: jax.Array,
     *,
-    task: Task,
+    network: Network,
 ) -> Metrics:
     """Metrics of some test images, by the running statistics.
 
@@ -209,9 +289,9 @@ def evaluate_batch(
       batch_stats: the running statistics.
       data: the data set.
       indices: which images, int32; -1 fills up a batch and counts for nothing.
-      task: what is fixed.
+      network: what is fixed.
     """
-    model = nnx.merge(task.graphdef, params, batch_stats, copy=True)
+    model = nnx.merge(network.graphdef, params, batch_stats, copy=True)
     model.eval()
     logits = model(normalise(data.test_images[indices], data))
     labels = jnp.where(indices >= 0, data.test_labels[indices], -1)
@@ -234,7 +314,7 @@ def evaluate(
             state.batch_stats,
             data,
             jax.device_put(batch, NamedSharding(mesh, P('data'))),
-            task=task,
+            network=task.network,
         )
         for batch in indices.reshape(-1, batch_size)
     ]

@@ -5,8 +5,8 @@
     checkpoints/     the newest states, by orbax
     curves.png       loss and accuracy over the epochs, when it ends
 
-An epoch counts once its checkpoint is complete: its line in `metrics.jsonl` is
-written before, and a line without a checkpoint is dropped when the run goes on.
+An epoch counts once a checkpoint after it is complete: lines in `metrics.jsonl` are
+written before, and those past the newest checkpoint are dropped when the run goes on.
 """
 
 import errno
@@ -97,13 +97,16 @@ class RunDirectory:
         )
         return restored, metrics
 
-    def save(self, state: Any, metrics: dict[str, Any]) -> None:
-        """Adds an epoch; its checkpoint is written while the next one runs."""
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Adds an epoch's metrics."""
         with self.metrics_path.open('a') as file:
             file.write(json.dumps(metrics) + '\n')
             file.flush()
             os.fsync(file.fileno())
-        self.checkpoints.save(metrics['epoch'], args=ocp.args.StandardSave(state))
+
+    def save(self, state: Any, epoch: int) -> None:
+        """Makes all epochs up to `epoch` count; is written while the next one runs."""
+        self.checkpoints.save(epoch, args=ocp.args.StandardSave(state))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every epoch so far; a half-written line is none."""
