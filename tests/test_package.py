@@ -1,0 +1,88 @@
+"""The package as a stranger meets it: the wheel, its dependencies, the README."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import pytest
+
+import diffgrad_optax
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp('wheel')
+    options = ('--quiet', '--no-deps', '--no-index', '--no-build-isolation')
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', *options, '--wheel-dir', out, ROOT],
+        check=True,
+    )
+    (path,) = out.glob('*.whl')
+    return path
+
+
+def test_the_wheel_holds_the_typed_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert 'diffgrad_optax/py.typed' in names
+    tops = {name.split('/')[0] for name in names}
+    version = diffgrad_optax.__version__
+    assert tops == {'diffgrad_optax', f'diffgrad_optax-{version}.dist-info'}
+
+
+def test_the_wheel_imports_and_steps_on_its_own(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import jax.numpy as jnp
+import diffgrad_optax
+assert diffgrad_optax.__file__.startswith(sys.argv[1]), diffgrad_optax.__file__
+optimizer = diffgrad_optax.diffgrad(0.1)
+state = optimizer.init(jnp.zeros(2))
+updates, _ = optimizer.update(jnp.ones(2), state)
+assert (updates < 0).all()
+extra = {'flax', 'matplotlib', 'orbax', 'sklearn', 'torch'} & set(sys.modules)
+assert not extra, extra
+"""
+    subprocess.run(
+        [sys.executable, '-W', 'error', '-c', program, tmp_path],
+        cwd=tmp_path,
+        check=True,
+    )
+
+
+def test_run_time_dependencies_are_jax_and_optax_alone():
+    names = {re.match(r'[a-z]+', line)[0] for line in PROJECT['dependencies']}
+    assert names == {'jax', 'jaxlib', 'optax'}
+
+
+def test_versions_agree():
+    version = diffgrad_optax.__version__
+    assert metadata.version('diffgrad-optax') == version
+    assert f'\nversion: {version}\n' in (ROOT / 'CITATION.cff').read_text()
+    assert f'\n## {version}' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_every_public_name_is_in_the_readmes_table():
+    readme = (ROOT / 'README.md').read_text()
+    for name in diffgrad_optax.__all__:
+        if name != 'friction':
+            assert re.search(rf'^\| `{name}\b', readme, re.M), name
+    for name in diffgrad_optax.friction.__all__:
+        assert f'`{name}`' in readme
+
+
+def test_the_readmes_python_runs():
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    assert len(blocks) >= 2
+    with jax.enable_x64(False):
+        for block in blocks:
+            exec(compile(block, 'README.md', 'exec'), {})
