@@ -61,3 +61,25 @@ def storage_dtype(name: str, value: Any) -> np.dtype[Any] | None:
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(f'{name} must be {allowed}, got {dtype.name}')
     return dtype
+
+
+def check_can_hold(name: str, dtype: np.dtype[Any] | None, params: Any) -> None:
+    """Refuses a real storage dtype for complex parameters.
+
+    Raises:
+      TypeError: naming the argument `name` and the first complex leaf.
+    """
+
+    def check(path: Any, param: Any) -> None:
+        if (
+            dtype is not None
+            and jnp.iscomplexobj(param)
+            and not jnp.issubdtype(dtype, jnp.complexfloating)
+        ):
+            raise TypeError(
+                f'{name}={dtype.name} cannot hold the complex parameter '
+                f'{jax.tree_util.keystr(path)} ({param.dtype.name}): '
+                'use None or a complex dtype'
+            )
+
+    jax.tree_util.tree_map_with_path(check, params)

@@ -6,7 +6,12 @@ from typing import Any
 import jax
 import optax
 
-from diffgrad_optax._checks import check_learning_rate, check_number, storage_dtype
+from diffgrad_optax._checks import (
+    check_can_hold,
+    check_learning_rate,
+    check_number,
+    storage_dtype,
+)
 from diffgrad_optax._dtypes import updates_like_gradients
 from diffgrad_optax._with_friction import with_friction
 from diffgrad_optax.friction import Friction
@@ -57,10 +62,18 @@ def scale_by_diffgrad(
     check_number('b2', b2, high=1.0)
     check_number('eps', eps)
     check_number('eps_root', eps_root)
-    adam = optax.scale_by_adam(
-        b1, b2, eps, eps_root, storage_dtype('mu_dtype', mu_dtype), nesterov=nesterov
+    dtype = storage_dtype('mu_dtype', mu_dtype)
+    adam = optax.scale_by_adam(b1, b2, eps, eps_root, dtype, nesterov=nesterov)
+
+    def init_fn(params: optax.Params) -> optax.OptState:
+        check_can_hold('mu_dtype', dtype, params)
+        return adam.init(params)
+
+    return with_friction(
+        optax.GradientTransformation(init_fn, adam.update),
+        friction,
+        prev_grad_dtype=prev_grad_dtype,
     )
-    return with_friction(adam, friction, prev_grad_dtype=prev_grad_dtype)
 
 
 def diffgrad(
@@ -99,7 +112,8 @@ def diffgrad(
 
     Memory: three arrays per parameter (:math:`m`, :math:`v`, :math:`g_{t-1}`) in
     the parameter's dtype, one more than Adam; `prev_grad_dtype=jnp.bfloat16`
-    halves the third.
+    halves the third. It rounds :math:`g_{t-1}` by up to 1/256 of its size, which
+    friction takes for a change: reach for it where gradients are below 1.
 
     With bfloat16 parameters, give :func:`optax.inject_hyperparams` the argument
     ``hyperparam_dtype=jnp.float32``: it casts hyperparameters to the parameters'
@@ -110,7 +124,8 @@ def diffgrad(
     before the second moment is bias-corrected, an effective
     :math:`\varepsilon/\sqrt{1 - \beta_2^t}` in the equation above; here, as in
     the paper and in `optax.adam`, it is added after. From the authors' first
-    code: it compared the gradient with itself, so that :math:`\xi = ½` always.
+    code: it compared the gradient with itself, so that :math:`\xi = ½` after the
+    first step.
     Nesterov momentum and `eps_root` are `optax.adam`'s, not the paper's.
 
     Args:
@@ -123,8 +138,9 @@ def diffgrad(
       mu_dtype: dtype of the first moment; None is the parameter's own. Static.
       nesterov: whether to use Nesterov momentum, as `optax.nadam`. Static.
       friction: a name from :mod:`diffgrad_optax.friction` or a callable
-        ``(grad, prev_grad) -> coefficient`` on one array. Static. A callable
-        inside :func:`optax.inject_hyperparams` needs ``static_args='friction'``.
+        ``(grad, prev_grad) -> coefficient`` on one array, called with float32 or
+        wider. Static. A callable inside :func:`optax.inject_hyperparams` needs
+        ``static_args='friction'``, and a dtype its name (``'bfloat16'``).
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -206,6 +222,8 @@ def diffgradw(
     Deviation: the paper has no weight decay. The PyTorch ports' `weight_decay`
     is coupled: it is added to the gradient, so moments and friction see it. That
     is ``optax.chain(optax.add_decayed_weights(weight_decay), diffgrad(...))``.
+    Unlike `optax.adamw`, a schedule for `weight_decay` goes through
+    :func:`optax.inject_hyperparams`.
 
     Args:
       learning_rate: as :func:`diffgrad`.
@@ -220,7 +238,9 @@ def diffgradw(
       weight_decay: :math:`\lambda`, >= 0. Traceable.
       mask: a tree of booleans shaped like the parameters or a prefix of them, or
         a function from the parameters to one: where it is false nothing decays.
-        None decays everything. Static.
+        None decays everything. Static. A function inside
+        :func:`optax.inject_hyperparams` needs ``static_args='mask'``, or it is
+        taken for a schedule.
 
     Returns:
       A transformation as :func:`diffgrad`'s, whose `update` needs `params`.

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffgrad_optax._checks import check_can_hold
+
 
 def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
     """Zeros shaped like `params`: the gradient before the first step.
@@ -17,21 +19,8 @@ def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
     Raises:
       TypeError: if a complex leaf would be stored in a real dtype.
     """
-
-    def zeros(path: Any, param: Any) -> jax.Array:
-        if (
-            dtype is not None
-            and jnp.iscomplexobj(param)
-            and not jnp.issubdtype(dtype, jnp.complexfloating)
-        ):
-            raise TypeError(
-                f'prev_grad_dtype={dtype.name} cannot hold the complex parameter '
-                f'{jax.tree_util.keystr(path)} ({param.dtype.name}): '
-                'use None or a complex dtype'
-            )
-        return jnp.zeros_like(param, dtype=dtype)
-
-    return jax.tree_util.tree_map_with_path(zeros, params)
+    check_can_hold('prev_grad_dtype', dtype, params)
+    return jax.tree.map(lambda param: jnp.zeros_like(param, dtype=dtype), params)
 
 
 def next_previous(grads: Any, prev_grads: Any) -> Any:
@@ -82,13 +71,19 @@ def check_same_array(path: Any, grad: Any, prev_grad: jax.Array) -> None:
     """Refuses one gradient that does not fit its leaf of the state.
 
     Raises:
-      ValueError: if it has another shape, or is complex where the state is real.
+      ValueError: if it has another shape, is neither floating nor complex, or is
+        complex where the state is real.
     """
     leaf = jax.tree_util.keystr(path)
     if jnp.shape(grad) != prev_grad.shape:
         raise ValueError(
             f'gradient {leaf} has shape {jnp.shape(grad)}, but its leaf of the '
             f'optimizer state has {prev_grad.shape}: {_ADVICE}'
+        )
+    if not jnp.issubdtype(jnp.result_type(grad), jnp.inexact):
+        raise ValueError(
+            f'gradient {leaf} is {jnp.result_type(grad).name}, and must be floating '
+            'or complex'
         )
     if jnp.iscomplexobj(grad) and not jnp.iscomplexobj(prev_grad):
         raise ValueError(

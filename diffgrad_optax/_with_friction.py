@@ -57,9 +57,10 @@ def with_friction(
       inner: any optax transformation. Everything that it does is scaled: put
         decoupled weight decay after this transformation, not into `inner`.
       friction: a name from :mod:`diffgrad_optax.friction` or a callable
-        ``(grad, prev_grad) -> coefficient`` on one array, broadcastable to it.
-        Static. A callable inside :func:`optax.inject_hyperparams` needs
-        ``static_args='friction'``, or it is taken for a schedule.
+        ``(grad, prev_grad) -> coefficient`` on one array, broadcastable to it and
+        called with float32 or wider. Static. A callable inside
+        :func:`optax.inject_hyperparams` needs ``static_args='friction'``, or it is
+        taken for a schedule.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         each parameter's own. Static.
 
@@ -69,9 +70,9 @@ def with_friction(
       the dtypes that `init` gave it.
 
     Raises:
-      TypeError: if `friction` is neither a name nor callable, if
-        `prev_grad_dtype` is not a floating dtype, or (by `init`) if it is real
-        and a parameter is complex.
+      TypeError: if `inner` is no transformation, if `friction` is neither a name
+        nor callable, if `prev_grad_dtype` is not a floating dtype, or (by `init`)
+        if it is real and a parameter is complex.
       ValueError: if `friction` is an unknown name, or (by `update`) if the
         gradients do not fit the state; the message names the leaf.
 
@@ -95,6 +96,11 @@ def with_friction(
     """
     coefficient = resolve(friction)
     dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
+    if not isinstance(inner, optax.GradientTransformation):
+        raise TypeError(
+            'inner must be an optax transformation such as optax.scale_by_adam(), '
+            f'got {inner!r}'
+        )
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> FrictionState:
@@ -204,8 +210,9 @@ def friction_coefficients(
 def _coefficient_array(
     coefficient: Friction, grad: jax.Array, prev_grad: jax.Array
 ) -> jax.Array:
-    """The coefficient, whatever its function broadcasts, shaped like `grad`."""
-    ξ = jnp.asarray(coefficient(grad, prev_grad))
+    """The coefficient, in float32 at least, broadcast to the shape of `grad`."""
+    dtype = at_least_float32(grad, prev_grad)
+    ξ = jnp.asarray(coefficient(grad.astype(dtype), prev_grad.astype(dtype)))
     return jnp.broadcast_to(ξ, grad.shape)
 
 

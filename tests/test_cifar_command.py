@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,7 @@ def test_a_finished_run_is_reported_and_not_repeated(finished, monkeypatch):
         ({'batch_size': 129}, '129 is larger than the 128 training images'),
         ({'batch_size': 0}, '--batch-size 0 must be at least 1'),
         ({'epochs': 0}, '--epochs 0 must be at least 1'),
+        ({'seed': 2**32}, '--seed 4294967296 must be in'),
         ({'limit_train': 2000}, '2000 is more than the 1437 images'),
     ],
 )
@@ -181,12 +183,49 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         train.train(config(tmp_path / 'file' / 'run'))
 
 
-def test_lost_metrics_are_noticed(finished, tmp_path):
-    result, _ = finished
-    path = tmp_path / 'run'
+def copied(result, path):
     for name, data in contents(result.out_dir).items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('damage', 'said'),
+    [
+        ('metrics', 'metrics.jsonl is damaged'),
+        ('config', 'config.json is no configuration'),
+        ('checkpoint', 'checkpoints/3 is damaged'),
+    ],
+)
+def test_damaged_files_are_named_and_nothing_is_lost(finished, tmp_path, damage, said):
+    path = copied(finished[0], tmp_path / 'run')
+    if damage == 'metrics':
+        (path / 'metrics.jsonl').write_text('{"epoch": 1\n')
+    elif damage == 'config':
+        (path / 'config.json').write_text('{"settings": 3}')
+    else:
+        for file in (path / 'checkpoints' / '3' / 'default').rglob('*'):
+            if file.is_file():
+                file.write_bytes(file.read_bytes()[:10])
+    before = contents(path)
+    with pytest.raises(UserError, match=said) as refusal:
+        train.train(config(path))
+    assert '\n' not in str(refusal.value)
+    assert contents(path) == before
+
+
+def test_metrics_without_their_checkpoint_are_set_aside(finished, tmp_path):
+    path = copied(finished[0], tmp_path / 'run')
+    shutil.rmtree(path / 'checkpoints')
+    before = (path / 'metrics.jsonl').read_text()
+    again = train.train(config(path), say=lambda line: None)
+    assert (path / 'dropped.jsonl').read_text() == before
+    assert without_times(again.metrics) == without_times(finished[0].metrics)
+
+
+def test_lost_metrics_are_noticed(finished, tmp_path):
+    path = copied(finished[0], tmp_path / 'run')
     metrics = path / 'metrics.jsonl'
     metrics.write_text(metrics.read_text().split('\n', 1)[1])
     with pytest.raises(UserError, match='has lost lines: 2 where'):

@@ -15,9 +15,16 @@ from flax import nnx
 
 from examples.cifar import training
 from examples.cifar.data import Dataset, Split
-from examples.cifar.model import ACTIVATIONS, MODELS, BasicBlock, ResNet, convolution
+from examples.cifar.model import (
+    ACTIVATIONS,
+    MODELS,
+    BasicBlock,
+    Bottleneck,
+    ResNet,
+    convolution,
+)
 from examples.cifar.optimizers import OPTIMIZERS, make_optimizer
-from examples.cifar.train import steps_per_call
+from examples.cifar.train import drop_at_step, steps_per_call
 from examples.common.cli import UserError
 
 
@@ -105,11 +112,11 @@ def digits_like(count=64, test_count=50, seed=0):
     return Dataset('here', split(count), split(test_count), 4, False, 1)
 
 
-def start(optimizer='diffgrad', dtype=jnp.float32, seed=0):
+def start(optimizer='diffgrad', dtype=jnp.float32, seed=0, block=BasicBlock):
     mesh = training.data_parallel_mesh()
     data = digits_like()
     # Two blocks of the real kinds: what a compiler has to chew decides the time.
-    MODELS['tiny'] = functools.partial(ResNet, BasicBlock, (1, 1))
+    MODELS['tiny'] = functools.partial(ResNet, block, (1, 1))
     task, state = training.init_state(
         'tiny',
         data=data,
@@ -129,8 +136,9 @@ def start(optimizer='diffgrad', dtype=jnp.float32, seed=0):
     return mesh, task, state, training.put_data(data, mesh)
 
 
-def test_training_learns_and_counts_every_test_image_once():
-    mesh, task, state, data = start()
+@pytest.mark.parametrize('block', [BasicBlock, Bottleneck])
+def test_training_learns_and_counts_every_test_image_once(block):
+    mesh, task, state, data = start(block=block)
     key = jax.random.key(0)
 
     def evaluate(state, batch_size):
@@ -242,6 +250,40 @@ def test_a_call_takes_a_divisor_of_the_epoch_on_accelerators_and_one_step_on_cpu
     assert steps_per_call(390, 'cpu') == 1
 
 
+def test_a_strided_bottleneck_is_1x1_then_strided_3x3_then_1x1_around_a_projection():
+    block = Bottleneck(
+        4, 2, 2, ACTIVATIONS['relu'], dtype=jnp.float32, rngs=nnx.Rngs(0)
+    )
+    block.eval()
+    x = np.random.default_rng(0).standard_normal((1, 4, 4, 4)).astype(np.float32)
+
+    def relu(x):
+        return np.maximum(x, 0)
+
+    # Fresh running statistics divide by √(1 + ε).
+    def norm(x):
+        return x / np.sqrt(1 + 1e-5)
+
+    def weights(layer):
+        return np.asarray(layer.kernel[...])
+
+    y = relu(norm(x @ weights(block.conv1.linear)))
+    padded, kernel = np.pad(y[0], ((1, 1), (1, 1), (0, 0))), weights(block.conv2)
+    strided = np.zeros((1, 2, 2, 2))
+    for row in range(2):
+        for column in range(2):
+            window = padded[2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            strided[0, row, column] = np.einsum('ijc,ijcd->d', window, kernel)
+    y = norm(relu(norm(strided)) @ weights(block.conv3.linear))
+    shortcut = norm(x[:, ::2, ::2] @ weights(block.shortcut.conv.linear))
+    np.testing.assert_allclose(block(x), relu(y + shortcut), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(('epochs', 'at'), [(1, 1), (3, 2), (5, 4), (100, 80)])
+def test_the_learning_rate_drops_after_four_fifths_of_the_epochs(epochs, at):
+    assert drop_at_step(epochs, 390) == 390 * at
+
+
 PARALLEL = """
 import json, sys
 import jax
@@ -260,6 +302,7 @@ for i in range(2):
     losses.append(float(metrics.loss))
 test = training.evaluate(state, data, task=task, batch_size=32, mesh=mesh)
 leaf = jax.tree.leaves(state.params)[0]
+assert leaf.sharding.is_fully_replicated
 print(json.dumps([mesh.size, len(leaf.sharding.device_set), *losses, float(test.loss)]))
 """
 

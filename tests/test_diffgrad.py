@@ -324,3 +324,41 @@ def test_prev_grad_dtype_is_keyword_only_everywhere():
         parameter = parameters(function)['prev_grad_dtype']
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.default is None
+
+
+def test_a_callable_friction_computes_in_float32_whatever_the_storage():
+    def plain(grad, prev_grad):
+        return jax.nn.sigmoid(jnp.abs(prev_grad - grad))
+
+    params = jnp.zeros(3, jnp.bfloat16)
+    grads = jnp.full(3, 1e-3, jnp.bfloat16)
+    state = diffgrad(0.1).init(params)
+    coefficients = friction_coefficients(grads, state, plain)
+    assert coefficients.dtype == jnp.float32
+    chex.assert_trees_all_equal(coefficients, friction_coefficients(grads, state))
+    assert (coefficients > 0.5).all()
+
+
+def test_a_real_dtype_is_refused_for_complex_moments_and_names_the_leaf():
+    params = {'w': jnp.zeros(2, jnp.complex64)}
+    with pytest.raises(TypeError, match=r"mu_dtype=float32 cannot hold .*'w'"):
+        diffgrad(0.1, mu_dtype='float32').init(params)
+
+
+def test_integer_gradients_are_refused_and_the_leaf_is_named():
+    state = diffgrad(0.1).init({'w': jnp.zeros(2)})
+    with pytest.raises(ValueError, match=r"'w'.* is int"):
+        diffgrad(0.1).update({'w': jnp.array([3, 4])}, state)
+
+
+def test_only_a_transformation_can_be_wrapped():
+    with pytest.raises(TypeError, match='inner must be an optax transformation'):
+        with_friction(optax.adam)
+
+
+def test_a_callable_mask_needs_static_args_under_inject_hyperparams():
+    factory = optax.inject_hyperparams(diffgradw, static_args='mask')
+    optimizer = factory(0.1, weight_decay=0.5, mask=lambda params: params.ndim == 1)
+    params = jnp.ones(2)
+    updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
+    np.testing.assert_allclose(updates, -0.05)

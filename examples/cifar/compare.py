@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.cifar.optimizers import check_name
+from examples.cifar.optimizers import check_optimizer
 from examples.cifar.train import Config, Result, Settings, train
 from examples.common import cli
 from examples.common.cli import option
@@ -37,12 +37,17 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
     Raises:
       UserError: as `train`.
     """
-    for optimizer in comparison.optimizers:
-        check_name(optimizer)
     settings = {
         field.name: getattr(comparison, field.name)
         for field in dataclasses.fields(Settings)
     }
+    for optimizer in comparison.optimizers:
+        check_optimizer(
+            optimizer,
+            learning_rate=comparison.learning_rate,
+            weight_decay=comparison.weight_decay,
+            friction=comparison.friction,
+        )
     default = Path('runs') / f'compare-{comparison.dataset}-{comparison.model}'
     out_dir = comparison.out_dir or default
     results: dict[str, list[Result]] = {name: [] for name in comparison.optimizers}
@@ -55,9 +60,10 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
             )
             result = train(config, say=lambda line: None)
             of_name.append(result)
+            seconds = sum(line['seconds'] for line in result.metrics)
             print(
                 f'{name:10s} seed {seed}  {len(result.metrics)} epochs in '
-                f'{sum(line["seconds"] for line in result.metrics):.0f} s  '
+                f'{seconds:.0f} s{"" if result.trained else " (trained before)"}  '
                 f'test accuracy {result.correct / result.count:.2%} '
                 f'({result.correct} of {result.count})',
                 flush=True,

@@ -162,8 +162,11 @@ def load_digits() -> Dataset:
 
 
 def is_empty(directory: Path) -> bool:
-    return not directory.exists() or (
-        directory.is_dir() and not any(directory.iterdir())
+    """Whether the archive belongs there; a download cut off leaves a `tmp…` file."""
+    if directory.exists() and not directory.is_dir():
+        return False
+    return not directory.exists() or all(
+        path.name.startswith(('.', 'tmp')) for path in directory.iterdir()
     )
 
 

@@ -7,7 +7,7 @@ names end in w.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,11 +77,39 @@ OPTIMIZERS = {
 }
 
 
-def check_name(name: str) -> None:
-    """Refuses a name that is no key of OPTIMIZERS."""
+def check_optimizer(
+    name: str,
+    *,
+    learning_rate: float | None,
+    weight_decay: float | None,
+    friction: str | None,
+) -> None:
+    """Refuses what `make_optimizer` cannot make.
+
+    Raises:
+      UserError: if `name` or `friction` is unknown, a number is out of range, or
+        `friction` is given for an optimizer that has none to choose.
+    """
     if name not in OPTIMIZERS:
         raise UserError(
             f'optimizer {name} is unknown: choose from {", ".join(OPTIMIZERS)}'
+        )
+    for flag, value in (
+        ('--learning-rate', learning_rate),
+        ('--weight-decay', weight_decay),
+    ):
+        if value is not None and not 0 <= value < float('inf'):
+            raise UserError(f'{flag} {value} must be finite and not negative')
+    if friction is None:
+        return
+    if not OPTIMIZERS[name].takes_friction:
+        takers = [name for name, other in OPTIMIZERS.items() if other.takes_friction]
+        raise UserError(
+            f'--friction goes with --optimizer {" or ".join(takers)}, not {name}'
+        )
+    if friction not in frictions:
+        raise UserError(
+            f'--friction {friction} is unknown: choose from {", ".join(frictions)}'
         )
 
 
@@ -105,31 +133,16 @@ def make_optimizer(
       drop_at_step: the update from which on the learning rate is a tenth.
 
     Raises:
-      UserError: if `name` or `friction` is unknown, a number is out of range, or
-        `friction` is given for an optimizer that has none to choose.
+      UserError: as `check_optimizer`.
     """
-    check_name(name)
+    check_optimizer(
+        name,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        friction=friction,
+    )
     recipe = OPTIMIZERS[name]
-    for flag, value in (
-        ('--learning-rate', learning_rate),
-        ('--weight-decay', weight_decay),
-    ):
-        if value is not None and not 0 <= value < float('inf'):
-            raise UserError(f'{flag} {value} must be finite and not negative')
-    arguments = {}
-    if friction is not None:
-        if not recipe.takes_friction:
-            takers = [
-                name for name, other in OPTIMIZERS.items() if other.takes_friction
-            ]
-            raise UserError(
-                f'--friction goes with --optimizer {" or ".join(takers)}, not {name}'
-            )
-        if friction not in frictions:
-            raise UserError(
-                f'--friction {friction} is unknown: choose from {", ".join(frictions)}'
-            )
-        arguments['friction'] = friction
+    arguments: dict[str, Any] = {} if friction is None else {'friction': friction}
     if recipe.decoupled is not None:
         arguments['weight_decay'] = (
             recipe.decoupled if weight_decay is None else weight_decay

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from examples.cifar import data as datasets
 from examples.cifar.data import Dataset, Split
-from examples.cifar.optimizers import OPTIMIZERS, make_optimizer
+from examples.cifar.optimizers import OPTIMIZERS, check_optimizer, make_optimizer
 from examples.cifar.training import (
     DeviceData,
     Metrics,
@@ -102,6 +102,7 @@ class Result:
 
     correct: int
     count: int
+    trained: int  # epochs in this call; the others were done before
     metrics: list[dict[str, Any]]  # of every epoch
     out_dir: Path
 
@@ -116,7 +117,13 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
     Raises:
       UserError: if something about `config` or the files is wrong.
     """
-    check_positive(config)
+    check_numbers(config)
+    check_optimizer(
+        config.optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        friction=config.friction,
+    )
     data = limited(datasets.load(config.dataset, config.data_dir), config)
     mesh = data_parallel_mesh()
     check_batch(config, len(data.train.labels), mesh.size)
@@ -125,10 +132,9 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         friction=config.friction,
-        drop_at_step=config.epochs
-        * 4
-        // 5
-        * (len(data.train.labels) // config.batch_size),
+        drop_at_step=drop_at_step(
+            config.epochs, len(data.train.labels) // config.batch_size
+        ),
     )
     out_dir = default_out_dir(config) if config.out_dir is None else config.out_dir
     settings = config.settings() | {'data_checksum': checksum(data)}
@@ -146,13 +152,14 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
             mesh=mesh,
         )
         state, metrics = run.restore(state)
-        for line in found(config, data, state, mesh, epochs_done=len(metrics)):
+        epochs_done = len(metrics)
+        for line in found(config, data, state, mesh, epochs_done):
             say(line)
         trainer = Trainer(config, task, put_data(data, mesh), mesh)
-        if len(metrics) < config.epochs:
+        if epochs_done < config.epochs:
             say(f'compiled   in {trainer.compile(state):.1f} s')
         try:
-            for epoch in range(len(metrics) + 1, config.epochs + 1):
+            for epoch in range(epochs_done + 1, config.epochs + 1):
                 state, line = trainer.epoch(state, epoch)
                 metrics.append(line)
                 say(epoch_line(line))
@@ -168,7 +175,13 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
         f'test accuracy {last["test_accuracy"]:.2%} '
         f'({last["test_correct"]} of {last["test_count"]}); everything is in {out_dir}'
     )
-    return Result(last['test_correct'], last['test_count'], metrics, out_dir)
+    return Result(
+        correct=last['test_correct'],
+        count=last['test_count'],
+        trained=len(metrics) - epochs_done,
+        metrics=metrics,
+        out_dir=out_dir,
+    )
 
 
 class Trainer:
@@ -280,8 +293,15 @@ def steps_per_call(steps: int, backend: str) -> int:
     return max(size for size in range(1, 41) if steps % size == 0)
 
 
-def check_positive(config: Config) -> None:
-    """Refuses counts below one."""
+def drop_at_step(epochs: int, steps: int) -> int:
+    """The step from which on the learning rate is a tenth: 80% of whole epochs."""
+    return max(1, epochs * 4 // 5) * steps
+
+
+def check_numbers(config: Config) -> None:
+    """Refuses counts below one and seeds that a key cannot hold."""
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f'--seed {config.seed} must be in 0 … 4294967295')
     for name in (
         'batch_size',
         'checkpoint_every',

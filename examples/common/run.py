@@ -6,7 +6,8 @@
     curves.png       loss and accuracy over the epochs, when it ends
 
 An epoch counts once a checkpoint after it is complete: lines in `metrics.jsonl` are
-written before, and those past the newest checkpoint are dropped when the run goes on.
+written before, and those past the newest checkpoint are set aside, into
+`dropped.jsonl`, when the run goes on.
 """
 
 import errno
@@ -77,30 +78,42 @@ class RunDirectory:
     def restore(self, state: Any) -> tuple[Any, list[dict[str, Any]]]:
         """The newest state, shaped and placed like `state`, and its epochs' metrics.
 
-        `state` itself and no metrics if there is no checkpoint yet.
+        `state` itself and no metrics if there is no checkpoint yet. Metrics past the
+        checkpoint are set aside, into `dropped.jsonl`.
+
+        Raises:
+          UserError: if a file is damaged or has lost lines.
         """
-        epoch = self.checkpoints.latest_step()
-        metrics = self.metrics()[: epoch or 0]
-        if len(metrics) != (epoch or 0):
+        epoch = self.checkpoints.latest_step() or 0
+        metrics = self.metrics()
+        if len(metrics) < epoch:
             raise UserError(
                 f'{self.metrics_path} has lost lines: {len(metrics)} where the '
                 f'checkpoint is of epoch {epoch}; put them back or choose another '
                 '--out-dir'
             )
-        text = ''.join(json.dumps(line) + '\n' for line in metrics)
-        write_atomically(self.metrics_path, text)
-        if epoch is None:
-            return state, []
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        restored = self.checkpoints.restore(
-            epoch, args=ocp.args.StandardRestore(target)
-        )
-        return restored, metrics
+        if epoch:
+            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+            try:
+                state = self.checkpoints.restore(
+                    epoch, args=ocp.args.StandardRestore(target)
+                )
+            except Exception as error:  # a damaged checkpoint raises nearly anything
+                place = self.path / 'checkpoints' / str(epoch)
+                raise UserError(
+                    f'{place} is damaged ({type(error).__name__}): delete it to go on '
+                    'from the one before it'
+                ) from error
+        if len(metrics) > epoch:
+            with (self.path / 'dropped.jsonl').open('a') as file:
+                file.write(as_lines(metrics[epoch:]))
+            write_atomically(self.metrics_path, as_lines(metrics[:epoch]))
+        return state, metrics[:epoch]
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Adds an epoch's metrics."""
         with self.metrics_path.open('a') as file:
-            file.write(json.dumps(metrics) + '\n')
+            file.write(as_lines([metrics]))
             file.flush()
             os.fsync(file.fileno())
 
@@ -113,7 +126,17 @@ class RunDirectory:
         if not self.metrics_path.exists():
             return []
         lines = self.metrics_path.read_text().split('\n')
-        return [json.loads(line) for line in lines[:-1]]
+        try:
+            return [json.loads(line) for line in lines[:-1]]
+        except ValueError as error:
+            raise UserError(
+                f'{self.metrics_path} is damaged ({error}): mend that line or choose '
+                'another --out-dir'
+            ) from error
+
+
+def as_lines(metrics: list[dict[str, Any]]) -> str:
+    return ''.join(json.dumps(line) + '\n' for line in metrics)
 
 
 def check_same_run(config_path: Path, settings: dict[str, Any], resume: bool) -> None:
@@ -125,7 +148,7 @@ def check_same_run(config_path: Path, settings: dict[str, Any], resume: bool) ->
             'continue it with --resume'
         )
     try:
-        before = json.loads(config_path.read_text())['settings']
+        before = dict(json.loads(config_path.read_text())['settings'])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{config_path} is no configuration: choose another --out-dir'
