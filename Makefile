@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.cifar.compare --dataset digits --width 8 \
-	    --batch-size 64 --epochs 8 --learning-rate 0.01 \
-	    --checkpoint-every 8 --out-dir runs/demo
+	    --batch-size 64 --epochs 6 --learning-rate 0.01 \
+	    --checkpoint-every 6 --out-dir runs/demo
 
 test: lint types pytest
 
