@@ -112,7 +112,11 @@ def as_json(comparison: Comparison, results: dict[str, list[Result]]) -> str:
     """The configuration and every single result."""
     return json.dumps(
         {
-            'comparison': dataclasses.asdict(comparison),
+            'comparison': {
+                name: value
+                for name, value in dataclasses.asdict(comparison).items()
+                if name not in ('data_dir', 'out_dir', 'resume')
+            },
             'runs': [
                 {'optimizer': name, 'seed': seed, 'metrics': result.metrics}
                 for name, of_name in results.items()
@@ -120,7 +124,6 @@ def as_json(comparison: Comparison, results: dict[str, list[Result]]) -> str:
             ],
         },
         indent=1,
-        default=str,
     )
 
 
