@@ -179,11 +179,23 @@ def train_steps(
     """
     if len(order) > 1:
         return scan_steps(state, data, order, key, task=task)
+    return train_step(state, data, order[0], key, task=task)
+
+
+def train_step(
+    state: TrainState,
+    data: DeviceData,
+    indices: jax.Array,
+    key: jax.Array,
+    *,
+    task: Task,
+) -> tuple[TrainState, Metrics]:
+    """One step on the images `indices`; otherwise as `train_steps`."""
     gradient = batch_gradient(
         state.params,
         state.batch_stats,
         data,
-        order[0],
+        indices,
         jax.random.fold_in(key, state.step),
         network=task.network,
     )
@@ -205,18 +217,7 @@ def scan_steps(
     """The steps of `train_steps` as one program."""
 
     def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, Metrics]:
-        gradient = batch_gradient(
-            state.params,
-            state.batch_stats,
-            data,
-            indices,
-            jax.random.fold_in(key, state.step),
-            network=task.network,
-        )
-        state = apply_gradient(
-            state, gradient.grads, gradient.batch_stats, optimizer=task.optimizer
-        )
-        return state, gradient.metrics
+        return train_step(state, data, indices, key, task=task)
 
     state, metrics = jax.lax.scan(step, state, order)
     return state, jax.tree.map(jnp.sum, metrics)
