@@ -14,9 +14,16 @@ import numpy as np
 
 
 def check_number(
-    name: str, value: Any, low: float = 0.0, high: float = math.inf
+    name: str,
+    value: Any,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    closed: bool = False,
 ) -> None:
     """Refuses a plain number outside [low, high), NaN included.
+
+    If `closed`, `high` itself is allowed.
 
     Raises:
       TypeError: if `value` is neither a real number nor an array.
@@ -24,11 +31,14 @@ def check_number(
     """
     if isinstance(value, (jax.Array, np.ndarray)):
         return
-    allowed = f'in [{low:g}, {high:g})' if high < math.inf else f'finite and >= {low:g}'
+    if high < math.inf:
+        allowed = f'in [{low:g}, {high:g}{"]" if closed else ")"}'
+    else:
+        allowed = f'finite and >= {low:g}'
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f'{name} must be a number {allowed}, got {value!r}')
     number: Any = value  # typeshed gives numbers.Real no comparison with float
-    if not low <= number < high:
+    if not (low <= number < high or (closed and number == high)):
         raise ValueError(f'{name} must be {allowed}, got {value!r}')
 
 
@@ -36,6 +46,25 @@ def check_learning_rate(value: Any) -> None:
     """Refuses a learning rate that is no schedule and no non-negative number."""
     if not callable(value):
         check_number('learning_rate', value)
+
+
+def check_key(value: Any) -> None:
+    """Refuses a random key that `jax.random` could not make one of.
+
+    Raises:
+      TypeError: if `value` is neither an integer nor a typed key.
+      ValueError: if it is a plain integer that does not fit 32 bits.
+    """
+    allowed = 'an integer in [0, 2**32) or a typed key such as jax.random.key(0)'
+    if isinstance(value, (jax.Array, np.ndarray)):
+        typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        if value.shape == () and (typed or jnp.issubdtype(value.dtype, jnp.integer)):
+            return
+        raise TypeError(f'key must be {allowed}, got {value.dtype}{list(value.shape)}')
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f'key must be {allowed}, got {value!r}')
+    if not 0 <= int(value) < 2**32:
+        raise ValueError(f'key must be {allowed}, got {value!r}')
 
 
 def storage_dtype(name: str, value: Any) -> np.dtype[Any] | None:
@@ -83,3 +112,82 @@ def check_can_hold(name: str, dtype: np.dtype[Any] | None, params: Any) -> None:
             )
 
     jax.tree_util.tree_map_with_path(check, params)
+
+
+def check_real(name: str, params: Any) -> None:
+    """Refuses complex parameters, whose gradients have no sign.
+
+    Raises:
+      TypeError: naming the transformation `name` and the first complex leaf.
+    """
+
+    def check(path: Any, param: Any) -> None:
+        if jnp.iscomplexobj(param):
+            raise TypeError(
+                f'{name} needs the sign of gradients: the parameter '
+                f'{jax.tree_util.keystr(path)} must be real, got complex '
+                f'({jnp.result_type(param).name})'
+            )
+
+    jax.tree_util.tree_map_with_path(check, params)
+
+
+_ADVICE = 'call init with the parameters that these gradients belong to'
+
+
+def check_gradients(grads: Any, stored: Any) -> Any:
+    """`grads` as arrays, if they fit what the state stores for each parameter.
+
+    NumPy arrays and Python numbers are gradients too.
+
+    Raises:
+      ValueError: if a leaf is missing on one side, or as `check_same_array`.
+    """
+    grads_at = dict(jax.tree_util.tree_leaves_with_path(grads))
+    stored_at = dict(jax.tree_util.tree_leaves_with_path(stored))
+    for path, grad in grads_at.items():
+        if path not in stored_at:
+            leaf = jax.tree_util.keystr(path)
+            raise ValueError(
+                f'the optimizer state has no leaf for gradient {leaf}: {_ADVICE}'
+            )
+        check_same_array(path, grad, stored_at[path])
+    for path in stored_at:
+        if path not in grads_at:
+            leaf = jax.tree_util.keystr(path)
+            raise ValueError(
+                f'no gradient came for leaf {leaf} of the optimizer state: {_ADVICE}'
+            )
+    treedef: Any = jax.tree.structure(grads)
+    expected: Any = jax.tree.structure(stored)
+    if treedef != expected:
+        raise ValueError(
+            f'gradients are {treedef}, but the optimizer state holds {expected}: '
+            f'{_ADVICE}'
+        )
+    return jax.tree.map(jnp.asarray, grads)
+
+
+def check_same_array(path: Any, grad: Any, stored: jax.Array) -> None:
+    """Refuses one gradient that does not fit its leaf of the state.
+
+    Raises:
+      ValueError: if it has another shape, is neither floating nor complex, or is
+        complex where the state is real.
+    """
+    leaf = jax.tree_util.keystr(path)
+    if jnp.shape(grad) != stored.shape:
+        raise ValueError(
+            f'gradient {leaf} has shape {jnp.shape(grad)}, but its leaf of the '
+            f'optimizer state has {stored.shape}: {_ADVICE}'
+        )
+    if not jnp.issubdtype(jnp.result_type(grad), jnp.inexact):
+        raise ValueError(
+            f'gradient {leaf} is {jnp.result_type(grad).name}, and must be floating '
+            'or complex'
+        )
+    if jnp.iscomplexobj(grad) and not jnp.iscomplexobj(stored):
+        raise ValueError(
+            f'gradient {leaf} is complex, but its leaf of the optimizer state is '
+            f'{stored.dtype.name}: {_ADVICE}'
+        )

@@ -12,7 +12,7 @@ from diffgrad_optax._checks import (
     check_number,
     storage_dtype,
 )
-from diffgrad_optax._dtypes import updates_like_gradients
+from diffgrad_optax._dtypes import stable_dtypes
 from diffgrad_optax._with_friction import with_friction
 from diffgrad_optax.friction import Friction
 
@@ -190,7 +190,7 @@ def diffgrad(
         ),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return updates_like_gradients(chain)
+    return stable_dtypes(chain)
 
 
 def diffgradw(
@@ -280,4 +280,4 @@ def diffgradw(
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return updates_like_gradients(chain)
+    return stable_dtypes(chain)

@@ -14,14 +14,20 @@ def at_least_float32(*arrays: Any) -> np.dtype[Any]:
     NumPy's promotion, one dtype at a time, knows every storage dtype (bfloat16 and
     the 8-bit floats too) and does not depend on `jax_numpy_dtype_promotion`.
     """
+    dtypes = [jnp.result_type(array) for array in arrays]
     return np.result_type(
         np.float32,
         *(
-            np.promote_types(array.dtype, np.float32)
-            for array in arrays
-            if jnp.issubdtype(array.dtype, jnp.inexact)
+            np.promote_types(dtype, np.float32)
+            for dtype in dtypes
+            if jnp.issubdtype(dtype, jnp.inexact)
         ),
     )
+
+
+def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of the modulus of numbers of `dtype`."""
+    return np.dtype(f'f{dtype.itemsize // 2}') if dtype.kind == 'c' else dtype
 
 
 def keep_state_dtypes(state: Any, prev_state: Any) -> Any:
@@ -40,13 +46,13 @@ def keep_state_dtypes(state: Any, prev_state: Any) -> Any:
     return jax.tree.map(cast, state, prev_state)
 
 
-def updates_like_gradients(
+def stable_dtypes(
     inner: optax.GradientTransformationExtraArgs,
 ) -> optax.GradientTransformationExtraArgs:
-    """`inner` with its updates in the gradients' dtypes.
+    """`inner` with updates in the gradients' dtypes and state in those of its `init`.
 
     optax's learning rate (as an array) and weight decay (of wider parameters)
-    would otherwise promote them.
+    would otherwise promote the updates, and wider gradients its moments.
     """
 
     def update_fn(
@@ -56,7 +62,7 @@ def updates_like_gradients(
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         grads = jax.tree.map(jnp.asarray, updates)
-        updates, state = inner.update(grads, state, params, **extra_args)
-        return optax.tree.cast_like(updates, grads), state
+        updates, new_state = inner.update(grads, state, params, **extra_args)
+        return optax.tree.cast_like(updates, grads), keep_state_dtypes(new_state, state)
 
     return optax.GradientTransformationExtraArgs(inner.init, update_fn)

@@ -7,14 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import storage_dtype
+from diffgrad_optax._checks import check_gradients, check_same_array, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
-from diffgrad_optax._previous import (
-    check_same_array,
-    check_same_leaves,
-    init_previous,
-    next_previous,
-)
+from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax.friction import Friction, resolve
 
 
@@ -119,9 +114,7 @@ def with_friction(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, FrictionState]:
-        check_same_leaves(updates, state.prev_grad)
-        # NumPy arrays and Python numbers are gradients too.
-        updates = jax.tree.map(jnp.asarray, updates)
+        updates = check_gradients(updates, state.prev_grad)
         inner_updates, inner_state = inner.update(
             updates, state.inner_state, params, **extra_args
         )

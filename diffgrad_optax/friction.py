@@ -4,41 +4,44 @@ Each function takes the gradient :math:`g_t` of one array and its previous
 gradient :math:`g_{t-1}` (zero before the first step) and returns the factor
 :math:`\xi_t` for that array's update. With :math:`\sigma(x) = 1/(1 + e^{-x})`
 and, for one whole array, :math:`\mu` the mean and :math:`\nu` the population
-standard deviation of :math:`|g_t|`:
+standard deviation of :math:`|g_t|` and :math:`\mathrm{rms} = \sqrt{\mathrm{mean}\,
+|g_t|^2}`:
 
-========  ======================================  =================  ==========
-name      :math:`\xi_t`                           range              per
-========  ======================================  =================  ==========
-`dfc`     σ(\|g_{t-1} − g_t\|)                    [½, 1)             element
-`dfc1`    σ(g_{t-1} − g_t)                        (0, 1)             element
-`dfc2`    9 σ(½ \|g_{t-1} − g_t\|) − 4            [½, 5)             element
-`dfc3`    σ(ν \|g_{t-1} − g_t\| − μ)              [σ(−μ), 1)         array
-`dfc4`    σ(ν² \|g_{t-1} − g_t\| − μ)             [σ(−μ), 1)         array
-`dfc5`    σ(√ν \|g_{t-1} − g_t\| − μ)             [σ(−μ), 1)         array
-========  ======================================  =================  ==========
+==============  ==================================  =================  ==========
+name            :math:`\xi_t`                       range              per
+==============  ==================================  =================  ==========
+`dfc`           σ(\|g_{t-1} − g_t\|)                [½, 1)             element
+`dfc1`          σ(g_{t-1} − g_t)                    (0, 1)             element
+`dfc2`          9 σ(½ \|g_{t-1} − g_t\|) − 4        [½, 5)             element
+`dfc3`          σ(ν \|g_{t-1} − g_t\| − μ)          [σ(−μ), 1)         array
+`dfc4`          σ(ν² \|g_{t-1} − g_t\| − μ)         [σ(−μ), 1)         array
+`dfc5`          σ(√ν \|g_{t-1} − g_t\| − μ)         [σ(−μ), 1)         array
+`relative_dfc`  σ(\|g_{t-1} − g_t\| / rms)          [½, 1)             array
+==============  ==================================  =================  ==========
 
 In floating point the open ends are reached: a coefficient rounds to its bound.
 
 All arithmetic is float32 or wider, whatever the gradients are stored in, and so
 is the result: in bfloat16 the sigmoid would be exactly ½ for every difference up
 to 1e-3, and friction would be gone. For complex gradients :math:`|\cdot|` is the
-modulus. `dfc3` to `dfc5` square the gradients: in float32 :math:`|g_t|` must stay
-below 1e19.
+modulus. `dfc3` to `dfc5` and `relative_dfc` square the gradients: in float32
+:math:`|g_t|` must stay below 1e19, and for `relative_dfc` the rms above 1e-18.
 
 References:
   Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
   Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2019: Eqs. 17 to 19
-  for `dfc`, Sec. VII-B for the others.
+  for `dfc`, Sec. VII-B for `dfc1` to `dfc5`. `relative_dfc` is this package's.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffgrad_optax._dtypes import at_least_float32
 
-__all__ = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5')
+__all__ = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5', 'relative_dfc')
 
 Friction = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -139,6 +142,45 @@ def dfc5(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(jnp.sqrt(deviation) * _distance(grad, prev_grad) - mean)
 
 
+def relative_dfc(
+    grad: jax.Array, prev_grad: jax.Array, c: jax.typing.ArrayLike = 1.0
+) -> jax.Array:
+    r"""A scale-free coefficient: :math:`\xi_t = \sigma(c|g_{t-1} - g_t|/\mathrm{rms})`.
+
+    The change is measured against the root mean square of the array's gradient,
+    so that a loss multiplied by 100 or by 0.01 has the same friction, which for
+    the paper's coefficients is another one each time. Before the first gradient
+    there is none to differ from: the first coefficient is σ(c |g_1|/rms).
+
+    Not from a paper: this is what `dfc` lacks where gradients are small.
+
+    Args:
+      grad: :math:`g_t`, any shape, real or complex.
+      prev_grad: :math:`g_{t-1}`, the same shape.
+      c: how much a change counts, >= 0; at 1 a change as large as the rms gives
+        0.73. Set it with ``functools.partial(friction.relative_dfc, c=3.0)``.
+
+    Returns:
+      The coefficient in [½, 1), the same shape, float32 or wider: ½ where the
+      gradient repeats, be the whole array zero.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgrad_optax import friction
+    >>> grad, prev_grad = jnp.array([3.0, 4.0, 0.0]), jnp.array([3.0, 1.0, 0.0])
+    >>> for scale in (1e-4, 1.0, 1e4):
+    ...     print(friction.relative_dfc(scale * grad, scale * prev_grad))
+    [0.5       0.7387 0.5      ]
+    [0.5       0.7387 0.5      ]
+    [0.5       0.7387 0.5      ]
+    """
+    distance = _distance(grad, prev_grad)
+    size = jnp.abs(grad.astype(at_least_float32(grad)))
+    rms = jnp.sqrt(jnp.mean(size**2)).astype(distance.dtype)
+    # All gradients zero: ½ where they were zero before, else as far as can be.
+    tiny = np.finfo(distance.dtype).tiny
+    return jax.nn.sigmoid(c * distance / (rms + tiny))
+
+
 def _difference(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     dtype = at_least_float32(grad, prev_grad)
     return prev_grad.astype(dtype) - grad.astype(dtype)
@@ -155,7 +197,7 @@ def _statistics(grad: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 _BY_NAME: dict[str, Friction] = {
-    f.__name__: f for f in (dfc, dfc1, dfc2, dfc3, dfc4, dfc5)
+    f.__name__: f for f in (dfc, dfc1, dfc2, dfc3, dfc4, dfc5, relative_dfc)
 }
 
 

@@ -9,7 +9,21 @@ from typing import Any, NamedTuple
 
 import optax
 
-from diffgrad_optax import diffgrad, diffgradw, scale_by_diffgrad, with_friction
+from diffgrad_optax import (
+    adadiff,
+    correct_by_difference,
+    diffgrad,
+    diffgradw,
+    diffrgrad,
+    gradient_dropout,
+    learning_rate_dropout,
+    mars,
+    scale_by_adadiff,
+    scale_by_diffgrad,
+    scale_by_gains,
+    swats,
+    with_friction,
+)
 
 
 class Entry(NamedTuple):
@@ -72,4 +86,31 @@ REGISTRY = {
     'with_friction-radam': Entry(
         friction_radam, {'learning_rate': 1e-2}, with_friction
     ),
+    'diffgrad-relative': Entry(
+        diffgrad, {'learning_rate': 1e-2, 'friction': 'relative_dfc'}
+    ),
+    'diffrgrad': Entry(diffrgrad, {'learning_rate': 1e-2}),
+    'adadiff': Entry(adadiff, {'learning_rate': 1e-2}),
+    'adadiff-amsgrad-bfloat16': Entry(
+        adadiff,
+        {
+            'learning_rate': 1e-2,
+            'amsgrad': True,
+            'mu_dtype': 'bfloat16',
+            'prev_grad_dtype': 'bfloat16',
+            'weight_decay': 1e-4,
+        },
+        refuses_complex='there is no complex bfloat16',
+    ),
+    'scale_by_adadiff': Entry(scale_by_adadiff, {'b1': 0.8}),
+    'gradient_dropout': Entry(gradient_dropout, {'keep_prob': 0.9, 'key': 0}),
+    'learning_rate_dropout': Entry(learning_rate_dropout, {'keep_prob': 0.5, 'key': 1}),
+    'swats': Entry(swats, {'learning_rate': 1e-2}),
+    # So wide a tolerance switches at the second step.
+    'swats-switching': Entry(swats, {'learning_rate': 1e-2, 'switch_tolerance': 1e3}),
+    'scale_by_gains': Entry(
+        scale_by_gains, {'beta': 0.1}, refuses_complex='its gradients have no sign'
+    ),
+    'correct_by_difference': Entry(correct_by_difference, {'gamma': 0.1}),
+    'mars': Entry(mars, {'learning_rate': 1e-2}),
 }

@@ -1,0 +1,261 @@
+"""AdaDiff: Adam whose second moment also sees the change of the gradient."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffgrad_optax._checks import (
+    check_can_hold,
+    check_gradients,
+    check_learning_rate,
+    check_number,
+    storage_dtype,
+)
+from diffgrad_optax._dtypes import (
+    at_least_float32,
+    keep_state_dtypes,
+    real_dtype,
+    stable_dtypes,
+)
+from diffgrad_optax._moments import bias_correction
+from diffgrad_optax._previous import init_previous, next_previous
+
+
+class AdadiffState(NamedTuple):
+    """State of :func:`scale_by_adadiff`; all trees are shaped like params."""
+
+    count: jax.Array  # type: ignore[assignment]  # t, int32, scalar.
+    mu: optax.Updates  # m_t, dtype mu_dtype.
+    nu: optax.Updates  # v_t with its ε, real, the parameters' dtype.
+    nu_max: optax.Updates | None  # the largest v so far; None without amsgrad.
+    prev_grad: optax.Updates  # g_{t-1}, dtype prev_grad_dtype.
+
+
+def scale_by_adadiff(
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 0.0,
+    eps_root: jax.typing.ArrayLike = 1e-8,
+    mu_dtype: Any = None,
+    *,
+    amsgrad: bool = False,
+    prev_grad_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Rescales updates by AdaDiff: :func:`adadiff` without learning rate and decay.
+
+    Args:
+      b1: decay rate of the first moment, in [0, 1). Traceable.
+      b2: decay rate of the second moment, in [0, 1). Traceable.
+      eps: added to the denominator outside the root, >= 0. Traceable.
+      eps_root: added to the second moment at every step, >= 0. Traceable.
+      mu_dtype: dtype of the first moment; None is the parameter's own. Static.
+      amsgrad: whether to divide by the largest second moment so far. Static.
+      prev_grad_dtype: dtype in which the previous gradient is stored; None is
+        the parameter's own. Static.
+
+    Returns:
+      A transformation with state :class:`AdadiffState`.
+
+    Raises:
+      ValueError, TypeError: as :func:`adadiff`.
+
+    A first step is ±1/√2: the change from no gradient counts as much as the
+    gradient. Where it then repeats, steps grow to ±1.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgrad_optax import scale_by_adadiff
+    >>> optimizer = scale_by_adadiff(b2=0.5)
+    >>> state = optimizer.init(jnp.zeros(2))
+    >>> for grads in (jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0])):
+    ...     updates, state = optimizer.update(grads, state)
+    ...     print(updates)
+    [0.7071 0.7071]
+    [ 0.866  -0.0263]
+    """
+    check_number('b1', b1, high=1.0)
+    check_number('b2', b2, high=1.0)
+    check_number('eps', eps)
+    check_number('eps_root', eps_root)
+    mu_dtype = storage_dtype('mu_dtype', mu_dtype)
+    prev_grad_dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
+
+    def init_fn(params: optax.Params) -> AdadiffState:
+        check_can_hold('mu_dtype', mu_dtype, params)
+
+        def zero_moment(param: Any) -> jax.Array:
+            return jnp.zeros_like(param, dtype=real_dtype(jnp.result_type(param)))
+
+        return AdadiffState(
+            count=jnp.zeros((), jnp.int32),
+            mu=jax.tree.map(lambda param: jnp.zeros_like(param, mu_dtype), params),
+            nu=jax.tree.map(zero_moment, params),
+            nu_max=jax.tree.map(zero_moment, params) if amsgrad else None,
+            prev_grad=init_previous(params, prev_grad_dtype),
+        )
+
+    def first_moment(grad: jax.Array, mu: jax.Array) -> jax.Array:
+        wide = at_least_float32(grad, mu)
+        β1 = jnp.asarray(b1, real_dtype(wide))
+        return β1 * mu.astype(wide) + (1 - β1) * grad.astype(wide)
+
+    def second_moment(grad: jax.Array, prev: jax.Array, nu: jax.Array) -> jax.Array:
+        wide = at_least_float32(grad, prev, nu)
+        g, q = grad.astype(wide), prev.astype(wide)
+        real = real_dtype(wide)
+        β2, ε = jnp.asarray(b2, real), jnp.asarray(eps_root, real)
+        # v_t = β2 v_{t-1} + (1 − β2) (|g|² + |g − q|²) + ε
+        squares = jnp.square(jnp.abs(g)) + jnp.square(jnp.abs(g - q))
+        return β2 * nu.astype(real) + (1 - β2) * squares + ε
+
+    def update_fn(
+        updates: optax.Updates,
+        state: AdadiffState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, AdadiffState]:
+        del params, extra_args
+        grads = check_gradients(updates, state.prev_grad)
+        count = optax.safe_increment(state.count)
+        mu = jax.tree.map(first_moment, grads, state.mu)
+        nu = jax.tree.map(second_moment, grads, state.prev_grad, state.nu)
+        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu) if amsgrad else None
+
+        def scaled(m: jax.Array, v: jax.Array, grad: jax.Array) -> jax.Array:
+            m_hat = m / bias_correction(b1, count, v.dtype)
+            v_hat = v / bias_correction(b2, count, v.dtype)
+            return (m_hat / (jnp.sqrt(v_hat) + eps)).astype(grad.dtype)
+
+        updates = jax.tree.map(scaled, mu, nu_max if amsgrad else nu, grads)
+        new_state = AdadiffState(
+            count=count,
+            mu=mu,
+            nu=nu,
+            nu_max=nu_max,
+            prev_grad=next_previous(grads, state.prev_grad),
+        )
+        return updates, keep_state_dtypes(new_state, state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def adadiff(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 0.0,
+    eps_root: jax.typing.ArrayLike = 1e-8,
+    mu_dtype: Any = None,
+    *,
+    amsgrad: bool = False,
+    prev_grad_dtype: Any = None,
+    weight_decay: jax.typing.ArrayLike = 0.0,
+    mask: Any | Callable[[optax.Params], Any] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""The AdaDiff optimizer: shorter steps where the gradient changes.
+
+    .. math::
+
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2)
+            \left( |g_t|^2 + |g_t - g_{t-1}|^2 \right) + \bar\varepsilon \\
+        \theta_{t+1} &= \theta_t - \alpha_t \left(
+            \frac{m_t / (1 - \beta_1^t)}
+                 {\sqrt{v_t / (1 - \beta_2^t)} + \varepsilon}
+            + \lambda \theta_t \right)
+
+    elementwise, from :math:`m_0 = v_0 = g_0 = 0`; with `amsgrad` the root has
+    :math:`v^{\max}_t = \max(v^{\max}_{t-1}, v_t)` in place of :math:`v_t`. In
+    arguments: :math:`\alpha_t` is `learning_rate`, :math:`\beta_1` `b1`,
+    :math:`\beta_2` `b2`, :math:`\varepsilon` `eps`, :math:`\bar\varepsilon`
+    `eps_root` and :math:`\lambda` `weight_decay`.
+
+    Reach for it where you would use AdaBelief, whose idea it shares: a gradient
+    that keeps its value makes long steps, one that jumps makes short ones.
+    diffGrad does the opposite, its steps are the longer the more the gradient
+    changes. Unlike diffGrad's, AdaDiff's steps do not depend on the gradients'
+    size, as far as `eps_root` is small against their squares: its sum over
+    1/(1 - b2) steps is what counts, 1e-5 with the defaults, so that gradients
+    below 3e-3 feel it. Below 3e-4 they are all but ignored: use 1e-16 there, as
+    the authors do for language models.
+
+    Memory: three arrays per parameter (:math:`m`, :math:`v`, :math:`g_{t-1}`), one
+    more with `amsgrad`, in the parameter's dtype. With bfloat16 parameters
+    :math:`v` stalls, as `optax.adam`'s does: 0.999 v rounds to v.
+
+    Deviations. The README of the published code writes the bracket as
+    :math:`g_t^2 - g_{t-1}^2`; here, as in its pseudocode and code, it is
+    :math:`g_t^2 + (g_t - g_{t-1})^2`. The pseudocode adds ε once, outside the
+    state; the code adds it to the stored average at every step, and so does this
+    (it is `optax.adabelief`'s `eps_root`). The code's amsgrad adds ε to the stored
+    maximum too, which then grows without bound: not here. The code's weight decay
+    can be coupled: that is
+    ``optax.chain(optax.add_decayed_weights(weight_decay), adadiff(...))``.
+
+    Args:
+      learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
+      b1: decay rate of the first moment, in [0, 1). Traceable.
+      b2: decay rate of the second moment, in [0, 1). Traceable.
+      eps: added to the denominator outside the root, >= 0. Traceable.
+      eps_root: added to the second moment at every step, >= 0. With 0 an element
+        whose gradient has always been zero is 0/0, unless `eps` is positive.
+        Traceable.
+      mu_dtype: dtype of the first moment; None is the parameter's own. Static.
+      amsgrad: whether to divide by the largest second moment so far. Static.
+      prev_grad_dtype: dtype in which the previous gradient is stored; None is
+        the parameter's own. Static.
+      weight_decay: decoupled decay, >= 0, times the learning rate. Traceable.
+      mask: where to decay: a tree of booleans shaped like the parameters or a
+        prefix of them, or a function from the parameters to one. None decays
+        everything. Static; as a function inside :func:`optax.inject_hyperparams`
+        it needs ``static_args='mask'``.
+
+    Returns:
+      A transformation whose state is the chain's tuple, :class:`AdadiffState`
+      first, and whose `update` needs `params`. Updates have the gradients' dtype.
+
+    Raises:
+      ValueError: if a plain number is out of its range, NaN or infinite, or (by
+        `update`) if the gradients do not fit the state.
+      TypeError: if an argument is no number, callable or floating dtype where
+        one is needed, or (by `init`) if a real dtype would store a complex value.
+
+    Example: both elements move by gradients of size 1, one of them zigzags.
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from diffgrad_optax import adadiff
+    >>> params = jnp.zeros(2)
+    >>> for optimizer in (optax.adam(0.1, b1=0.0), adadiff(0.1, b1=0.0)):
+    ...     state = optimizer.init(params)
+    ...     for g in (jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0])):
+    ...         updates, state = optimizer.update(g, state, params)
+    ...     print(updates)
+    [-0.1  0.1]
+    [-0.0817  0.0535]
+
+    References:
+      The AdaDiff repository's code, of which the equations above are an account;
+      for the idea see Zhuang et al., `AdaBelief Optimizer
+      <https://arxiv.org/abs/2010.07468>`_, NeurIPS 2020, Algorithm 2. For the
+      maximum see Reddi et al., `On the Convergence of Adam and Beyond
+      <https://arxiv.org/abs/1904.09237>`_, ICLR 2018, Algorithm 2.
+    """
+    check_learning_rate(learning_rate)
+    check_number('weight_decay', weight_decay)
+    chain = optax.chain(
+        scale_by_adadiff(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            mu_dtype,
+            amsgrad=amsgrad,
+            prev_grad_dtype=prev_grad_dtype,
+        ),
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    return stable_dtypes(chain)

@@ -1,0 +1,101 @@
+"""diffRGrad: rectified Adam with the friction of a changing gradient."""
+
+from typing import Any
+
+import jax
+import optax
+
+from diffgrad_optax._checks import check_learning_rate, check_number
+from diffgrad_optax._dtypes import stable_dtypes
+from diffgrad_optax._with_friction import with_friction
+from diffgrad_optax.friction import Friction
+
+
+def diffrgrad(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    eps_root: jax.typing.ArrayLike = 0.0,
+    threshold: jax.typing.ArrayLike = 5.0,
+    *,
+    friction: str | Friction = 'dfc',
+    prev_grad_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""The diffRGrad optimizer: diffGrad on RAdam, which warms itself up.
+
+    .. math::
+
+        \rho_\infty &= \frac{2}{1 - \beta_2} - 1, \qquad
+        \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t} \\
+        r_t &= \sqrt{\frac{(\rho_t - 4)(\rho_t - 2)\rho_\infty}
+                          {(\rho_\infty - 4)(\rho_\infty - 2)\rho_t}} \\
+        \theta_{t+1} &= \theta_t - \alpha_t\, \xi_t \cdot
+            \begin{cases}
+                r_t\, \hat m_t / (\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon)
+                    & \rho_t \ge \rho_\min \\
+                \hat m_t & \text{otherwise}
+            \end{cases}
+
+    with the moments, :math:`\xi_t` and symbols of :func:`diffgrad`, and
+    :math:`\rho_\min` `threshold`. It is ``with_friction(optax.scale_by_radam(...))``
+    and a learning rate.
+
+    Reach for it where you would write a warm-up by hand: the second moment is not
+    divided by before enough gradients are seen (five steps with the defaults), and
+    those first steps are as long as the gradient is large.
+
+    Memory: as :func:`diffgrad`, three arrays per parameter.
+
+    Deviations: RAdam's paper takes :math:`\rho_t > 4`; the 5 here is its code's and
+    optax's. The published diffRGrad code adds ε before the second moment is
+    bias-corrected; here it is added after, as in optax.
+
+    Args:
+      learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
+      b1: decay rate of the first moment, in [0, 1). Traceable.
+      b2: decay rate of the second moment, in [0, 1). Traceable.
+      eps: added to the denominator outside the root, >= 0. Traceable.
+      eps_root: added to the denominator inside the root, >= 0. Traceable.
+      threshold: the :math:`\rho_t` from which on the second moment is used, at
+        least 4, below which :math:`r_t` does not exist. Traceable.
+      friction: as :func:`diffgrad`. Static.
+      prev_grad_dtype: as :func:`diffgrad`. Static.
+
+    Returns:
+      A transformation whose state is the chain's tuple, :class:`FrictionState`
+      first. Updates have the gradients' dtype.
+
+    Raises:
+      ValueError, TypeError: as :func:`diffgrad`.
+
+    Example: the first steps are the gradient times ξ, whatever its size.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgrad_optax import diffrgrad
+    >>> optimizer = diffrgrad(1.0)
+    >>> state = optimizer.init(jnp.zeros(2))
+    >>> for _ in range(2):
+    ...     updates, state = optimizer.update(jnp.array([2.0, 0.01]), state)
+    ...     print(updates)
+    [-1.7616 -0.0050 ]
+    [-1.000 -0.005    ]
+
+    References:
+      Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
+      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2019.
+      Liu et al., `On the Variance of the Adaptive Learning Rate and Beyond
+      <https://arxiv.org/abs/1908.03265>`_, ICLR 2020, Algorithm 2.
+    """
+    check_learning_rate(learning_rate)
+    check_number('b1', b1, high=1.0)
+    check_number('b2', b2, high=1.0)
+    check_number('eps', eps)
+    check_number('eps_root', eps_root)
+    check_number('threshold', threshold, low=4.0)
+    radam = optax.scale_by_radam(b1, b2, eps, eps_root, threshold)
+    chain = optax.chain(
+        with_friction(radam, friction, prev_grad_dtype=prev_grad_dtype),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    return stable_dtypes(chain)

@@ -1,0 +1,170 @@
+"""Dropout of gradients and of learning rates: one mask, two places in a chain."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffgrad_optax._checks import check_key, check_number
+
+
+class DropoutState(NamedTuple):
+    """State of :func:`gradient_dropout` and :func:`learning_rate_dropout`."""
+
+    key: jax.Array  # of the next step's masks: a typed key, scalar.
+
+
+def gradient_dropout(
+    keep_prob: jax.typing.ArrayLike, key: jax.Array | int
+) -> optax.GradientTransformationExtraArgs:
+    r"""Sets random elements of the gradient to zero. Put it before the optimizer.
+
+    .. math::
+
+        g'_t = g_t \odot B_t, \qquad B_t \sim \mathrm{Bernoulli}(p)
+
+    with :math:`p` `keep_prob`, independent for every element and every step. A
+    dropped gradient is a zero for the moments that come after: a regulariser that
+    makes momentum forget, where :func:`learning_rate_dropout` lets it see all.
+
+    Not rescaled by 1/p: an optimizer that divides by the gradient's size (Adam)
+    would not notice.
+
+    Memory: one key for the whole tree. Time: a random number per element and step.
+
+    The masks depend on the key, the step and the position of each array among the
+    tree's leaves, on nothing else: they are the same under jit, in a scan, under
+    any sharding and after a checkpoint. The same `key` may be given to both
+    dropouts, which draw different masks from it, and to `optax.add_noise`.
+
+    Args:
+      keep_prob: the probability that an element is kept, in [0, 1]. Traceable.
+      key: an integer in [0, 2**32) or a typed key. The state keeps what is left
+        of it, so `init` starts the same masks again. Traceable.
+
+    Returns:
+      A transformation with state :class:`DropoutState`; dropped elements are
+      exactly 0, NaN or not, the others and every dtype stay as they are.
+
+    Raises:
+      ValueError: if `keep_prob` or `key` is a plain number out of its range.
+      TypeError: if `keep_prob` is no number, or `key` neither integer nor a
+        typed key.
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from diffgrad_optax import gradient_dropout
+    >>> optimizer = optax.chain(gradient_dropout(0.5, key=0), optax.sgd(1.0))
+    >>> state = optimizer.init(jnp.zeros(8))
+    >>> for _ in range(2):
+    ...     updates, state = optimizer.update(jnp.ones(8), state)
+    ...     print(updates)
+    [-1. -1. -1. -0. -1. -1. -0. -0.]
+    [-0. -0. -0. -1. -0. -1. -1. -0.]
+
+    References:
+      A regulariser of the study that this package reproduces, which keeps 0.9;
+      dropout itself is Srivastava et al., JMLR 15 (2014) 1929.
+    """
+    return _dropout(keep_prob, key, salt=0x67726164)
+
+
+def learning_rate_dropout(
+    keep_prob: jax.typing.ArrayLike, key: jax.Array | int
+) -> optax.GradientTransformationExtraArgs:
+    r"""Sets random elements of the update to zero. Put it after the optimizer.
+
+    .. math::
+
+        u'_t = u_t \odot B_t, \qquad B_t \sim \mathrm{Bernoulli}(p)
+
+    with :math:`p` `keep_prob`, independent for every element and every step. Each
+    step moves a random part of the parameters, with moments that have seen every
+    gradient, as if the learning rate of the others were zero. Everything before it
+    is dropped, decoupled weight decay too: put it last, inside `optax.lookahead`.
+
+    Not rescaled by 1/p, as in the paper: a run moves about :math:`p` as far as
+    without it, so compare with the optimizer at :math:`p` times its learning rate.
+
+    Memory, time and what the masks depend on: as :func:`gradient_dropout`.
+
+    Args:
+      keep_prob: the probability that an element moves, in [0, 1]; the paper has
+        0.5. Traceable.
+      key: an integer in [0, 2**32) or a typed key. Traceable.
+
+    Returns:
+      A transformation with state :class:`DropoutState`; dropped elements are
+      exactly 0, NaN or not, the others and every dtype stay as they are.
+
+    Raises:
+      ValueError, TypeError: as :func:`gradient_dropout`.
+
+    Half of the elements stay where they are, and make the whole step when it is
+    their turn, because Adam has seen their gradients:
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from diffgrad_optax import learning_rate_dropout
+    >>> optimizer = optax.chain(optax.adam(0.1), learning_rate_dropout(0.5, key=0))
+    >>> state = optimizer.init(jnp.zeros(6))
+    >>> for _ in range(2):
+    ...     updates, state = optimizer.update(jnp.ones(6), state)
+    ...     print(updates)
+    [ 0.  -0.1 -0.1 -0.1  0.   0. ]
+    [-0.1  0.   0.  -0.1 -0.1 -0.1]
+
+    References:
+      Lin et al., `Learning Rate Dropout <https://arxiv.org/abs/1912.00144>`_, 2019.
+    """
+    return _dropout(keep_prob, key, salt=0x72617465)
+
+
+def _dropout(
+    keep_prob: jax.typing.ArrayLike, key: jax.Array | int, *, salt: int
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps each element with probability `keep_prob`.
+
+    `salt` tells apart what draws from the same key. It is large, because a small
+    one would give the very keys that the user's own `jax.random.split` gives.
+    """
+    check_number('keep_prob', keep_prob, high=1.0, closed=True)
+    check_key(key)
+
+    def init_fn(params: optax.Params) -> DropoutState:
+        del params
+        is_typed = isinstance(key, jax.Array) and jnp.issubdtype(
+            key.dtype, jax.dtypes.prng_key
+        )
+        return DropoutState(
+            jax.random.fold_in(key if is_typed else jax.random.key(key), salt)
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: DropoutState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, DropoutState]:
+        del params, extra_args
+        next_key, mask_key = jax.random.split(state.key)
+        leaves = jax.tree.leaves(updates)
+
+        def dropped(index: int, leaf: Any) -> jax.Array:
+            # In float32, whatever keep_prob is given in: a narrower dtype would
+            # draw from too few numbers, a wider one from others.
+            kept = jax.random.bernoulli(
+                jax.random.fold_in(mask_key, index),
+                jnp.asarray(keep_prob, jnp.float32),
+                jnp.shape(leaf),
+            )
+            leaf = jnp.asarray(leaf)
+            return jnp.where(kept, leaf, jnp.zeros_like(leaf))
+
+        masked = [dropped(index, leaf) for index, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(jax.tree.structure(updates), masked), DropoutState(
+            next_key
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

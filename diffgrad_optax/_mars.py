@@ -1,0 +1,206 @@
+"""MARS: variance reduction by the difference of two gradients."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffgrad_optax._checks import (
+    check_gradients,
+    check_learning_rate,
+    check_number,
+    storage_dtype,
+)
+from diffgrad_optax._dtypes import at_least_float32, stable_dtypes
+from diffgrad_optax._previous import init_previous, next_previous
+
+
+class CorrectByDifferenceState(NamedTuple):
+    """State of :func:`correct_by_difference`."""
+
+    prev_grad: optax.Updates  # g_{t-1}, shaped like params, dtype prev_grad_dtype.
+
+
+def correct_by_difference(
+    gamma: jax.typing.ArrayLike = 0.025,
+    b1: jax.typing.ArrayLike = 0.95,
+    *,
+    max_norm: jax.typing.ArrayLike = 1.0,
+    prev_grad_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""MARS's corrected gradient, to put before any optimizer.
+
+    .. math::
+
+        c_t = g_t + \gamma \frac{\beta_1}{1 - \beta_1} (g_t - g_{t-1}), \qquad
+        u_t = c_t \min\left(1, \frac{\tau}{\lVert c_t \rVert_2}\right)
+
+    with :math:`g_0 = 0` and the norm of each array of the tree, :math:`\gamma`
+    `gamma`, :math:`\beta_1` `b1` and :math:`\tau` `max_norm`. Momentum with decay
+    :math:`\beta_1` of :math:`c_t` is momentum that looks ahead along the change of
+    the gradient; :math:`\gamma = 1` would take all of it.
+
+    Reach for it in language-model training, before `optax.scale_by_adam`,
+    `optax.scale_by_lion` or `optax.contrib.scale_by_muon`; :func:`mars` is it
+    before AdamW. Give it the same `b1` as the optimizer after it.
+
+    Memory: one array per parameter, in `prev_grad_dtype`. Time: one pass more and
+    one sum per array.
+
+    Deviation: the published code applies it to arrays of two or more dimensions
+    and trains the others with AdamW. Here all are corrected; leave some out with
+    `optax.masked`.
+
+    Args:
+      gamma: the part of the correction that is made, >= 0. Traceable.
+      b1: decay rate of the momentum that follows, in [0, 1). Traceable.
+      max_norm: the largest norm of an array of :math:`c_t`, >= 0; in float32
+        elements must stay below 1e19. Traceable.
+      prev_grad_dtype: dtype in which the previous gradient is stored; None is
+        the parameter's own. Static.
+
+    Returns:
+      A transformation with state :class:`CorrectByDifferenceState`. Updates have
+      the gradients' dtype.
+
+    Raises:
+      ValueError: if a plain number is out of its range, NaN or infinite, or (by
+        `update`) if the gradients do not fit the state.
+      TypeError: if an argument is no number or no floating dtype, or (by `init`)
+        if `prev_grad_dtype` is real and a parameter complex.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgrad_optax import correct_by_difference
+    >>> optimizer = correct_by_difference(gamma=0.5, b1=0.5)
+    >>> state = optimizer.init(jnp.zeros(2))
+    >>> for grads in (jnp.array([0.2, 0.0]), jnp.array([0.2, 0.2])):
+    ...     updates, state = optimizer.update(grads, state)
+    ...     print(updates)
+    [0.3 0. ]
+    [0.2 0.3]
+
+    References:
+      Yuan et al., `MARS: Unleashing the Power of Variance Reduction for Training
+      Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: Algorithm 1 in its
+      approximate form.
+    """
+    check_number('gamma', gamma)
+    check_number('b1', b1, high=1.0)
+    check_number('max_norm', max_norm)
+    dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
+
+    def init_fn(params: optax.Params) -> CorrectByDifferenceState:
+        return CorrectByDifferenceState(init_previous(params, dtype))
+
+    def corrected(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
+        wide = at_least_float32(grad, prev_grad)
+        g, q = grad.astype(wide), prev_grad.astype(wide)
+        c = g + (gamma * b1 / (1 - b1)) * (g - q)
+        norm = jnp.sqrt(jnp.sum(jnp.abs(c) ** 2))
+        # Only above max_norm is there a division, and then not by zero.
+        factor = jnp.where(norm > max_norm, max_norm / norm, 1.0)
+        return (c * factor).astype(grad.dtype)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: CorrectByDifferenceState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, CorrectByDifferenceState]:
+        del params, extra_args
+        grads = check_gradients(updates, state.prev_grad)
+        return jax.tree.map(corrected, grads, state.prev_grad), (
+            CorrectByDifferenceState(next_previous(grads, state.prev_grad))
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def mars(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: jax.typing.ArrayLike = 0.95,
+    b2: jax.typing.ArrayLike = 0.99,
+    eps: jax.typing.ArrayLike = 1e-8,
+    *,
+    gamma: jax.typing.ArrayLike = 0.025,
+    weight_decay: jax.typing.ArrayLike = 0.0,
+    mask: Any | Callable[[optax.Params], Any] | None = None,
+    prev_grad_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""MARS-AdamW: AdamW of gradients corrected by their own difference.
+
+    .. math::
+
+        \theta_{t+1} = \theta_t - \alpha_t \left(
+            \frac{\hat m_t}{\sqrt{\hat v_t} + \varepsilon}
+            + \lambda \theta_t \right)
+
+    where :math:`\hat m_t` and :math:`\hat v_t` are Adam's bias-corrected moments of
+    :func:`correct_by_difference`'s :math:`u_t`, clipped to norm 1 per array. In
+    arguments: :math:`\alpha_t` is `learning_rate`, :math:`\varepsilon` `eps`,
+    :math:`\lambda` `weight_decay`; `b1` is the decay of the first moment and the
+    one in the correction.
+
+    Reach for it where you would use AdamW on a language model; the authors' γ is
+    small, and with `gamma=0` it is AdamW with clipping by array. For Lion or Muon
+    put :func:`correct_by_difference` before them.
+
+    Memory: three arrays per parameter, one more than AdamW;
+    `prev_grad_dtype=jnp.bfloat16` halves the third.
+
+    Deviations: as :func:`correct_by_difference`. The published code adds ε before
+    the second moment is bias-corrected; here, as in optax, it is added after.
+
+    Args:
+      learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
+      b1: decay rate of the first moment, in [0, 1). Traceable.
+      b2: decay rate of the second moment, in [0, 1). Traceable.
+      eps: added to the denominator outside the root, >= 0. Traceable.
+      gamma: the part of the correction that is made, >= 0. Traceable.
+      weight_decay: decoupled decay, >= 0, times the learning rate. Traceable.
+      mask: where to decay, as :func:`adadiff`. Static.
+      prev_grad_dtype: dtype in which the previous gradient is stored; None is
+        the parameter's own. Static.
+
+    Returns:
+      A transformation whose state is the chain's tuple,
+      :class:`CorrectByDifferenceState` first, and whose `update` needs `params`.
+      Updates have the gradients' dtype.
+
+    Raises:
+      ValueError: if a plain number is out of its range, NaN or infinite, or (by
+        `update`) if the gradients do not fit the state.
+      TypeError: if an argument is no number, callable or floating dtype where
+        one is needed.
+
+    Example: a gradient that turns down is already followed downwards.
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from diffgrad_optax import mars
+    >>> params = jnp.zeros(1)
+    >>> for optimizer in (optax.adam(0.1, 0.95, 0.99), mars(0.1, gamma=0.05)):
+    ...     state = optimizer.init(params)
+    ...     for g in (0.5, 0.1):
+    ...         updates, state = optimizer.update(jnp.array([g]), state, params)
+    ...     print(updates)
+    [-0.0820]
+    [-0.0463]
+
+    References:
+      Yuan et al., `MARS: Unleashing the Power of Variance Reduction for Training
+      Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: MARS-AdamW.
+    """
+    check_learning_rate(learning_rate)
+    check_number('b2', b2, high=1.0)
+    check_number('eps', eps)
+    check_number('weight_decay', weight_decay)
+    chain = optax.chain(
+        correct_by_difference(gamma, b1, prev_grad_dtype=prev_grad_dtype),
+        optax.scale_by_adam(b1, b2, eps),
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    return stable_dtypes(chain)

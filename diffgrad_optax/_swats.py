@@ -1,0 +1,206 @@
+"""SWATS: from Adam to SGD, at the learning rate that Adam's steps come to."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffgrad_optax._checks import check_gradients, check_learning_rate, check_number
+from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
+from diffgrad_optax._moments import bias_correction
+
+
+class SwatsState(NamedTuple):
+    """State of :func:`swats`.
+
+    The scalars but for the counts are float32, or the parameters' dtype if wider.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # t, int32.
+    switch_step: jax.Array  # the t of the switch, int32; 0 in Adam's phase.
+    sgd_rate: jax.Array  # Λ, the learning rate found for SGD; 0 in Adam's phase.
+    adam_rate: jax.Array  # α at the switch; 0 in Adam's phase.
+    average: jax.Array  # λ_t, of the rates that Adam's steps come to.
+    adam_state: optax.ScaleByAdamState  # its mu is SGD's momentum after the switch.
+
+    @property
+    def in_sgd_phase(self) -> jax.Array:
+        """Whether the next step is SGD's: bool, scalar."""
+        return self.switch_step > 0
+
+
+def swats(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-9,
+    switch_tolerance: jax.typing.ArrayLike = 1e-9,
+) -> optax.GradientTransformationExtraArgs:
+    r"""The SWATS optimizer: Adam, then SGD with a learning rate found on the way.
+
+    Adam's step :math:`p_t = -\alpha_t \hat m_t / (\sqrt{\hat v_t} + \varepsilon)`,
+    projected on the gradient, is a step of SGD with the learning rate
+    :math:`\gamma_t`. When that rate has settled, SGD takes over with it:
+
+    .. math::
+
+        \gamma_t &= \frac{p_t \cdot p_t}{-p_t \cdot g_t}, \qquad
+        \lambda_t = \beta_2 \lambda_{t-1} + (1 - \beta_2) \gamma_t
+            \qquad (p_t \cdot g_t \ne 0) \\
+        \text{switch at the first } t > 1 \text{ with }
+            & |\lambda_t / (1 - \beta_2^t) - \gamma_t| < \tau,
+            \quad \Lambda = \lambda_t / (1 - \beta_2^t) \\
+        \text{after that } & v_t = \beta_1 v_{t-1} + g_t, \qquad
+            \theta_{t+1} = \theta_t - (1 - \beta_1) \Lambda\, v_t
+
+    from :math:`v = 0`; the products run over the whole tree. In arguments:
+    :math:`\alpha_t` is `learning_rate`, :math:`\beta_1` `b1`, :math:`\beta_2` `b2`,
+    :math:`\varepsilon` `eps` and :math:`\tau` `switch_tolerance`.
+
+    Reach for it where SGD generalises better than Adam and you do not want to tune
+    its learning rate. The state says what happened: `in_sgd_phase`, `switch_step`,
+    `sgd_rate`; behind a chain ``optax.tree.get(state, 'sgd_rate')`` finds it.
+
+    Memory: two arrays per parameter, Adam's; SGD's momentum takes the place of the
+    first. Time: as Adam, and two sums over all parameters in each step before the
+    switch.
+
+    The tolerance is absolute: of the size of the learning rate times the inverse of
+    the gradient's. In float32 rates above 1e-2 are further apart than 1e-9 and only
+    meet it by being equal: give a larger one there.
+
+    Deviations. ε is added after the second moment is bias-corrected, as in optax;
+    in the paper before. A switch needs :math:`\Lambda > 0`: the paper's algorithm
+    would climb where Adam's steps went uphill, the authors' code guards too. A
+    schedule goes on after the switch, as :math:`\Lambda\, \alpha_t / \alpha_s` with
+    the rate :math:`\alpha_s` at the switch; with a number it is the paper's.
+
+    Args:
+      learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
+      b1: decay rate of the first moment and SGD's momentum, in [0, 1). Traceable.
+      b2: decay rate of the second moment and of the average rate, in [0, 1).
+        Traceable.
+      eps: added to the denominator, >= 0. Traceable.
+      switch_tolerance: :math:`\tau`, >= 0; with 0 it stays Adam. Traceable.
+
+    Returns:
+      A transformation with state :class:`SwatsState`. Updates have the gradients'
+      dtype.
+
+    Raises:
+      ValueError: if a plain number is out of its range, NaN or infinite, or (by
+        `update`) if the gradients do not fit the state.
+      TypeError: if an argument is neither a number nor (for the learning rate)
+        callable.
+
+    Example: under a constant gradient Adam's step is α, the SGD rate α/g.
+
+    >>> import jax.numpy as jnp
+    >>> from diffgrad_optax import swats
+    >>> optimizer = swats(0.1, switch_tolerance=1e-6)
+    >>> state = optimizer.init(jnp.zeros(1))
+    >>> for _ in range(3):
+    ...     updates, state = optimizer.update(jnp.array([4.0]), state)
+    ...     print(bool(state.in_sgd_phase), int(state.switch_step), updates)
+    False 0 [-0.1]
+    True 2 [-0.1]
+    True 2 [-0.01]
+    >>> print(f'{state.sgd_rate:.4f}')
+    0.0250
+
+    References:
+      Keskar and Socher, `Improving Generalization Performance by Switching from
+      Adam to SGD <https://arxiv.org/abs/1712.07628>`_, 2017, Algorithm 1.
+    """
+    check_learning_rate(learning_rate)
+    check_number('b1', b1, high=1.0)
+    check_number('b2', b2, high=1.0)
+    check_number('eps', eps)
+    check_number('switch_tolerance', switch_tolerance)
+    adam = optax.scale_by_adam(b1, b2, eps)
+    momentum = optax.trace(b1)
+
+    def init_fn(params: optax.Params) -> SwatsState:
+        rate_dtype = real_dtype(at_least_float32(*jax.tree.leaves(params)))
+        return SwatsState(
+            count=jnp.zeros((), jnp.int32),
+            switch_step=jnp.zeros((), jnp.int32),
+            sgd_rate=jnp.zeros((), rate_dtype),
+            adam_rate=jnp.zeros((), rate_dtype),
+            average=jnp.zeros((), rate_dtype),
+            adam_state=adam.init(params),
+        )
+
+    def adam_step(
+        grads: optax.Updates, state: SwatsState, α: jax.Array
+    ) -> tuple[optax.Updates, SwatsState]:
+        t = state.count
+        directions, adam_state = adam.update(grads, state.adam_state)
+        adam_state = keep_state_dtypes(adam_state, state.adam_state)
+        steps = _scaled_like(-α, directions, grads)
+        γ = _dot(steps, steps, α.dtype) / -_dot(steps, grads, α.dtype)
+        # Not finite where p·g = 0 (or too small to divide by): no rate then.
+        found = jnp.isfinite(γ)
+        β2 = jnp.asarray(b2, α.dtype)
+        λ = jnp.where(found, β2 * state.average + (1 - β2) * γ, state.average)
+        Λ = λ / bias_correction(b2, t, α.dtype)
+        switches = found & (t > 1) & (Λ > 0) & (jnp.abs(Λ - γ) < switch_tolerance)
+        return steps, state._replace(
+            switch_step=jnp.where(switches, t, 0),
+            sgd_rate=jnp.where(switches, Λ, 0),
+            adam_rate=jnp.where(switches, α, 0),
+            average=λ,
+            adam_state=adam_state._replace(
+                mu=jax.tree.map(lambda m: jnp.where(switches, 0, m), adam_state.mu)
+            ),
+        )
+
+    def sgd_step(
+        grads: optax.Updates, state: SwatsState, α: jax.Array
+    ) -> tuple[optax.Updates, SwatsState]:
+        velocity, trace = momentum.update(grads, optax.TraceState(state.adam_state.mu))
+        rate = (1 - jnp.asarray(b1, α.dtype)) * state.sgd_rate * (α / state.adam_rate)
+        mu = keep_state_dtypes(trace.trace, state.adam_state.mu)
+        return _scaled_like(-rate, velocity, grads), state._replace(
+            adam_state=state.adam_state._replace(mu=mu)
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SwatsState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SwatsState]:
+        del params, extra_args
+        grads = check_gradients(updates, state.adam_state.mu)
+        α = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        α = jnp.asarray(α, state.average.dtype)
+        stepped = state._replace(count=optax.safe_increment(state.count))
+
+        updates, new_state = jax.lax.cond(
+            state.in_sgd_phase, sgd_step, adam_step, grads, stepped, α
+        )
+        return updates, new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _scaled_like(factor: jax.Array, tree: Any, grads: Any) -> Any:
+    """`factor` times `tree`, in the dtypes of `grads`."""
+    return jax.tree.map(
+        lambda x, grad: (factor * x.astype(at_least_float32(x))).astype(grad.dtype),
+        tree,
+        grads,
+    )
+
+
+def _dot(a: Any, b: Any, dtype: Any) -> jax.Array:
+    """The real part of a·b over all leaves, summed in `dtype`."""
+
+    def product(x: jax.Array, y: jax.Array) -> jax.Array:
+        wide = at_least_float32(x, y)
+        return jnp.sum(jnp.real(jnp.conj(x.astype(wide)) * y.astype(wide)))
+
+    products = jax.tree.leaves(jax.tree.map(product, a, b))
+    return jnp.asarray(sum(products, 0.0), dtype)

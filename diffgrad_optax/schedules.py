@@ -1,0 +1,124 @@
+r"""Learning-rate schedules that optax lacks.
+
+Each returns a function from the step count :math:`t = 0, 1, \ldots` (an integer,
+traced or not) to the learning rate, as optax's schedules do, which are right here
+for everything else: exponential decay is `optax.exponential_decay`, reduction on a
+plateau `optax.contrib.reduce_on_plateau`.
+"""
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffgrad_optax._checks import check_number
+
+__all__ = ('halving', 'inverse_decay', 'triangular')
+
+
+def inverse_decay(
+    init_value: jax.typing.ArrayLike, decay_rate: jax.typing.ArrayLike
+) -> optax.Schedule:
+    r"""Inverse-time decay: :math:`\alpha_t = \alpha_0 / (1 + k t)`.
+
+    Args:
+      init_value: :math:`\alpha_0`, >= 0. Traceable.
+      decay_rate: :math:`k`, per step, >= 0. Traceable.
+
+    Returns:
+      The schedule.
+
+    Raises:
+      ValueError, TypeError: if a plain number is out of range, or not one.
+
+    >>> from diffgrad_optax import schedules
+    >>> schedule = schedules.inverse_decay(1.0, decay_rate=0.5)
+    >>> [float(schedule(t)) for t in (0, 2, 6)]
+    [1.0, 0.5, 0.25]
+    """
+    check_number('init_value', init_value)
+    check_number('decay_rate', decay_rate)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.asarray(init_value / (1 + decay_rate * jnp.asarray(count)))
+
+    return schedule
+
+
+def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
+    r"""Halving every n steps: :math:`\alpha_t = \alpha_0\, 2^{-\lfloor t/n \rfloor}`.
+
+    Args:
+      init_value: :math:`\alpha_0`, >= 0. Traceable.
+      every: :math:`n`, at least 1. Static.
+
+    Returns:
+      The schedule: `optax.exponential_decay` in its staircase form.
+
+    Raises:
+      ValueError, TypeError: if a plain number is out of range, or not one.
+
+    >>> from diffgrad_optax import schedules
+    >>> schedule = schedules.halving(1.0, every=10)
+    >>> [float(schedule(t)) for t in (0, 9, 10, 25)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+    check_number('init_value', init_value)
+    _check_steps('every', every)
+    return optax.exponential_decay(init_value, every, 0.5, staircase=True)
+
+
+def triangular(
+    base: jax.typing.ArrayLike, peak: jax.typing.ArrayLike, step_size: int
+) -> optax.Schedule:
+    r"""The triangular cycle: from `base` up to `peak` and down again, for ever.
+
+    .. math::
+
+        \alpha_t = \alpha_\min + (\alpha_\max - \alpha_\min)
+            \left(1 - \left|\frac{t \bmod 2s}{s} - 1\right|\right)
+
+    with :math:`\alpha_\min` `base`, :math:`\alpha_\max` `peak` and :math:`s`
+    `step_size`.
+
+    Args:
+      base: the rate at the start, >= 0. Traceable.
+      peak: the rate after `step_size` steps, >= 0. Traceable.
+      step_size: steps in half a cycle, at least 1; the paper takes 2 to 10 epochs.
+        Static.
+
+    Returns:
+      The schedule.
+
+    Raises:
+      ValueError, TypeError: if a plain number is out of range, or not one.
+
+    >>> from diffgrad_optax import schedules
+    >>> schedule = schedules.triangular(0.0, 1.0, step_size=4)
+    >>> [float(schedule(t)) for t in (0, 1, 4, 6, 8, 9)]
+    [0.0, 0.25, 1.0, 0.5, 0.0, 0.25]
+
+    References:
+      Smith, `Cyclical Learning Rates for Training Neural Networks
+      <https://arxiv.org/abs/1506.01186>`_, WACV 2017, Sec. 3.1.
+    """
+    check_number('base', base)
+    check_number('peak', peak)
+    _check_steps('step_size', step_size)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        # Modulo in integers: counts above 2^24 are not float32 numbers.
+        position = jnp.asarray(count) % (2 * step_size) / step_size
+        height = 1 - jnp.abs(position - 1)
+        return jnp.asarray(base * (1 - height) + peak * height)
+
+    return schedule
+
+
+def _check_steps(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f'{name} must be an integer >= 1, got {value!r}')
+    if int(value) < 1:
+        raise ValueError(f'{name} must be an integer >= 1, got {value!r}')
