@@ -27,11 +27,23 @@ def mean_and_deviation(array):
     return μ, variance**0.5
 
 
-def coefficient(name, grad, prev_grad):
-    """ξ of one array by the name of the coefficient, element for element."""
+def root_mean_square(array):
+    """√mean |g|² over one array."""
+    mean = 0.0
+    for element in array.flat:
+        mean += abs(element) ** 2 / array.size
+    return mean**0.5
+
+
+def coefficient(name, grad, prev_grad, c=1.0):
+    """ξ of one array by the name of the coefficient, element for element.
+
+    `c` is that of 'relative_dfc'.
+    """
     if grad.size == 0:
         return np.zeros(grad.shape)
     μ, ν = mean_and_deviation(grad)
+    rms = root_mean_square(grad)
     ξ = np.zeros(grad.shape)
     for i in np.ndindex(grad.shape):
         g, q = grad[i], prev_grad[i]
@@ -47,6 +59,11 @@ def coefficient(name, grad, prev_grad):
             ξ[i] = sigmoid(ν**2 * abs(q - g) - μ)
         elif name == 'dfc5':
             ξ[i] = sigmoid(ν**0.5 * abs(q - g) - μ)
+        elif name == 'relative_dfc':
+            if rms == 0.0:  # 0/0 is no change, and q/0 the largest.
+                ξ[i] = 0.5 if q == 0.0 else 1.0
+            else:
+                ξ[i] = sigmoid(c * abs(q - g) / rms)
         else:
             raise ValueError(name)
     return ξ
@@ -105,3 +122,86 @@ def decoupled_decay(directions, param, learning_rates, weight_decay):
         param = param + update
         updates.append(update)
     return updates
+
+
+def radam(grads, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, threshold=5.0):
+    """RAdam's updates before the learning rate."""
+    updates = []
+    m = np.zeros(grads[0].shape)
+    v = np.zeros(grads[0].shape)
+    ρ_inf = 2.0 / (1.0 - b2) - 1.0
+    for t, grad in enumerate(grads, start=1):
+        ρ = ρ_inf - 2.0 * t * b2**t / (1.0 - b2**t)
+        update = np.zeros(grad.shape)
+        for i in np.ndindex(grad.shape):
+            m[i] = b1 * m[i] + (1.0 - b1) * grad[i]
+            v[i] = b2 * v[i] + (1.0 - b2) * grad[i] ** 2
+            m_hat = m[i] / (1.0 - b1**t)
+            if ρ >= threshold:
+                numerator = (ρ - 4.0) * (ρ - 2.0) * ρ_inf
+                r = (numerator / ((ρ_inf - 4.0) * (ρ_inf - 2.0) * ρ)) ** 0.5
+                v_hat = v[i] / (1.0 - b2**t)
+                update[i] = r * m_hat / (np.sqrt(v_hat + eps_root) + eps)
+            else:
+                update[i] = m_hat
+        updates.append(update)
+    return updates
+
+
+def adadiff(grads, b1=0.9, b2=0.999, eps=0.0, eps_root=1e-8, amsgrad=False):
+    """AdaDiff's updates before the learning rate: ε inside the average."""
+    updates = []
+    m = np.zeros(grads[0].shape)
+    v = np.zeros(grads[0].shape)
+    v_max = np.zeros(grads[0].shape)
+    prev_grad = np.zeros(grads[0].shape)
+    for t, grad in enumerate(grads, start=1):
+        update = np.zeros(grad.shape)
+        for i in np.ndindex(grad.shape):
+            g, q = grad[i], prev_grad[i]
+            m[i] = b1 * m[i] + (1.0 - b1) * g
+            v[i] = b2 * v[i] + (1.0 - b2) * (g**2 + (g - q) ** 2) + eps_root
+            v_max[i] = max(v_max[i], v[i])
+            divisor = v_max[i] if amsgrad else v[i]
+            v_hat = divisor / (1.0 - b2**t)
+            update[i] = m[i] / (1.0 - b1**t) / (np.sqrt(v_hat) + eps)
+        updates.append(update)
+        prev_grad = grad
+    return updates
+
+
+def swats(grads, learning_rates, b1=0.9, b2=0.999, eps=1e-9, switch_tolerance=1e-9):
+    """SWATS's updates, and the step of the switch (None without one).
+
+    Of a whole tree: each of `grads` is a list of arrays, each update too.
+    """
+    updates = []
+    m = [np.zeros(array.shape) for array in grads[0]]
+    v = [np.zeros(array.shape) for array in grads[0]]
+    velocity = [np.zeros(array.shape) for array in grads[0]]
+    λ, switch_step, Λ = 0.0, None, None
+    for t, (grad, α) in enumerate(zip(grads, learning_rates, strict=True), start=1):
+        update = [np.zeros(array.shape) for array in grad]
+        p_p, p_g = 0.0, 0.0
+        for k, array in enumerate(grad):
+            for i in np.ndindex(array.shape):
+                g = array[i]
+                if switch_step is not None:
+                    velocity[k][i] = b1 * velocity[k][i] + g
+                    rate = Λ * α / learning_rates[switch_step - 1]
+                    update[k][i] = -(1.0 - b1) * rate * velocity[k][i]
+                    continue
+                m[k][i] = b1 * m[k][i] + (1.0 - b1) * g
+                v[k][i] = b2 * v[k][i] + (1.0 - b2) * g**2
+                m_hat, v_hat = m[k][i] / (1.0 - b1**t), v[k][i] / (1.0 - b2**t)
+                p = -α * m_hat / (np.sqrt(v_hat) + eps)
+                update[k][i] = p
+                p_p, p_g = p_p + p * p, p_g + p * g
+        updates.append(update)
+        if switch_step is None and p_g != 0.0:
+            γ = p_p / -p_g
+            λ = b2 * λ + (1.0 - b2) * γ
+            λ_hat = λ / (1.0 - b2**t)
+            if t > 1 and λ_hat > 0.0 and abs(λ_hat - γ) < switch_tolerance:
+                switch_step, Λ = t, λ_hat
+    return updates, switch_step

@@ -1,6 +1,5 @@
 """Identities that diffGrad has to obey to the last bit, and the shape of its API."""
 
-import inspect
 
 import chex
 import jax
@@ -268,62 +267,6 @@ def test_injected_friction_callable_needs_static_args():
         run(optax.adam(0.125), grads, params),
         rtol=1e-12,
     )
-
-
-PUBLIC = (scale_by_diffgrad, diffgrad, diffgradw, with_friction, friction_coefficients)
-
-
-def parameters(function):
-    return inspect.signature(function).parameters
-
-
-def positional(function):
-    """Name and default of what may be given by position."""
-    return [
-        (p.name, p.default)
-        for p in parameters(function).values()
-        if p.kind is p.POSITIONAL_OR_KEYWORD
-    ]
-
-
-@pytest.mark.parametrize('one', PUBLIC)
-@pytest.mark.parametrize('other', PUBLIC)
-def test_same_argument_has_the_same_default_and_order_everywhere(one, other):
-    shared = [name for name in parameters(one) if name in parameters(other)]
-    assert shared == [name for name in parameters(other) if name in parameters(one)]
-    for name in shared:
-        assert parameters(one)[name].default == parameters(other)[name].default
-
-
-@pytest.mark.parametrize(
-    'ours, theirs',
-    [
-        (diffgrad, optax.adam),
-        (diffgradw, optax.adam),
-        (scale_by_diffgrad, optax.scale_by_adam),
-    ],
-)
-def test_arguments_by_position_are_those_of_adam(ours, theirs):
-    assert positional(ours) == positional(theirs)
-
-
-@pytest.mark.parametrize('ours', [diffgrad, diffgradw, scale_by_diffgrad])
-def test_arguments_that_adam_does_not_have_are_keyword_only(ours):
-    for name, parameter in parameters(ours).items():
-        if name not in parameters(optax.adam):
-            assert parameter.kind is parameter.KEYWORD_ONLY, name
-
-
-@pytest.mark.parametrize('name', ['weight_decay', 'mask', 'nesterov'])
-def test_arguments_of_adamw_have_its_defaults(name):
-    assert parameters(diffgradw)[name].default == parameters(optax.adamw)[name].default
-
-
-def test_prev_grad_dtype_is_keyword_only_everywhere():
-    for function in (scale_by_diffgrad, diffgrad, diffgradw, with_friction):
-        parameter = parameters(function)['prev_grad_dtype']
-        assert parameter.kind is parameter.KEYWORD_ONLY
-        assert parameter.default is None
 
 
 def test_a_callable_friction_computes_in_float32_whatever_the_storage():

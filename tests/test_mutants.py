@@ -122,6 +122,14 @@ def statistics(size, correction=0):
     return of
 
 
+def relative_to(size):
+    """relative_dfc with another measure of an array than its root mean square."""
+    return coefficient(
+        'relative_dfc',
+        lambda g, q: jax.nn.sigmoid(jnp.abs(q - g) / (size(g) + 1e-300)),
+    )
+
+
 def previous_gradient_accumulates(grads, prev_grads):
     return jax.tree.map(lambda g, q: 0.1 * g + 0.9 * q, grads, prev_grads)
 
@@ -217,6 +225,15 @@ MUTANTS = {
             jnp.std(jnp.abs(g), axis=g.ndim - 1 if g.ndim else None, keepdims=True),
         ),
         used_by='dfc3',
+    ),
+    'relative_to_the_previous_gradient': coefficient(
+        'relative_dfc', lambda g, q: friction.relative_dfc(q, g)
+    ),
+    'relative_to_the_mean_size': relative_to(lambda g: jnp.mean(jnp.abs(g))),
+    'relative_to_the_sum_of_squares': relative_to(lambda g: jnp.sum(g**2) ** 0.5),
+    'relative_to_each_element': relative_to(jnp.abs),
+    'relative_to_the_deviation': relative_to(
+        lambda g: jnp.sqrt(jnp.mean((jnp.abs(g) - jnp.mean(jnp.abs(g))) ** 2))
     ),
     'b1_and_b2_swapped': adam(adam_with(b1='b2', b2='b1')),
     'eps_and_eps_root_swapped': adam(
