@@ -28,7 +28,7 @@ def resnet50_params() -> Any:
 
     def build() -> nnx.Module:
         return MODELS['resnet50'](
-            channels=3,
+            image_shape=(32, 32, 3),
             classes=10,
             width=64,
             activation=ACTIVATIONS['relu'],

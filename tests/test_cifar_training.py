@@ -1,4 +1,4 @@
-"""examples/cifar: the network, the data on the device, the step, the optimizers."""
+"""examples/cifar: the network, the data on the device, the step."""
 
 import functools
 import json
@@ -10,22 +10,18 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from examples.cifar import training
 from examples.cifar.data import Dataset, Split
-from examples.cifar.model import (
-    ACTIVATIONS,
-    MODELS,
-    BasicBlock,
-    Bottleneck,
-    ResNet,
-    convolution,
-)
-from examples.cifar.optimizers import OPTIMIZERS, make_optimizer
-from examples.cifar.train import drop_at_step, steps_per_call
-from examples.common.cli import UserError
+from examples.cifar.layers import convolution
+from examples.cifar.model import ACTIVATIONS, MODELS
+from examples.cifar.optimizers import compose, make_optimizer
+from examples.cifar.rates import Length
+from examples.cifar.resnet import BasicBlock, Bottleneck, ResNet
+from examples.cifar.train import steps_per_call
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +34,7 @@ def user_defaults():
 def abstract_model(name, classes=10, width=64):
     def build():
         return MODELS[name](
-            channels=3,
+            image_shape=(32, 32, 3),
             classes=classes,
             width=width,
             activation=ACTIVATIONS['relu'],
@@ -67,7 +63,7 @@ def test_weights_start_uniform_within_one_over_root_fan_in():
     model = ResNet(
         BasicBlock,
         (1, 1),
-        channels=3,
+        image_shape=(32, 32, 3),
         classes=10,
         width=32,
         activation=ACTIVATIONS['relu'],
@@ -124,12 +120,13 @@ def start(optimizer='diffgrad', dtype=jnp.float32, seed=0, block=BasicBlock):
         activation='relu',
         dtype=jnp.dtype(dtype),
         optimizer=make_optimizer(
-            optimizer,
+            compose(optimizer),
             learning_rate=1e-2,
-            weight_decay=None,
-            friction=None,
-            drop_at_step=1000,
+            schedule='constant',
+            length=Length(1, 1),
+            seed=seed,
         ),
+        lookahead=compose(optimizer).lookahead,
         seed=seed,
         mesh=mesh,
     )
@@ -279,9 +276,38 @@ def test_a_strided_bottleneck_is_1x1_then_strided_3x3_then_1x1_around_a_projecti
     np.testing.assert_allclose(block(x), relu(y + shortcut), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(('epochs', 'at'), [(1, 1), (3, 2), (5, 4), (100, 80)])
-def test_the_learning_rate_drops_after_four_fifths_of_the_epochs(epochs, at):
-    assert drop_at_step(epochs, 390) == 390 * at
+def test_every_step_augments_with_a_key_of_its_own(monkeypatch):
+    keys = []
+
+    def batch_gradient(params, batch_stats, data, indices, key, **kwargs):
+        keys.append(jax.random.key_data(key).tolist())
+        return gradient(params, batch_stats, data, indices, key, **kwargs)
+
+    gradient = training.batch_gradient
+    monkeypatch.setattr(training, 'batch_gradient', batch_gradient)
+    _, task, state, data = start()
+    key, order = jax.random.key(0), jnp.arange(16)[None]
+    for _ in range(3):
+        state, _ = training.train_steps(state, data, order, key, task=task)
+    assert len({tuple(key) for key in keys}) == 3
+
+
+def test_lookahead_trains_fast_weights_and_tests_slow_ones():
+    mesh, task, state, data = start('sgd+lookahead=2')
+    assert isinstance(state.params, optax.LookaheadParams)
+    key, order = jax.random.key(0), jnp.arange(16)[None]
+    first = jax.tree.map(jnp.copy, state.params.slow)
+    state, _ = training.train_steps(state, data, order, key, task=task)
+    chex.assert_trees_all_equal(state.params.slow, first)
+
+    def loss(params):
+        moved = state._replace(params=params)
+        metrics = training.evaluate(moved, data, task=task, batch_size=16, mesh=mesh)
+        return float(metrics.loss)
+
+    assert loss(state.params) == loss(state.params.slow) != loss(state.params.fast)
+    state, _ = training.train_steps(state, data, order, key, task=task)
+    chex.assert_trees_all_close(state.params.slow, state.params.fast, rtol=1e-5)
 
 
 PARALLEL = """
@@ -327,100 +353,3 @@ def test_four_devices_share_the_batch_and_find_what_one_finds():
     assert four[:2] == [4, 4]
     # Sums over the batch are taken in another order.
     np.testing.assert_allclose(four[2:], one[2:], rtol=1e-3)
-
-
-# One step of each optimizer by the equations in PyTorch's documentation, from the
-# gradients so far: -update / learning rate.
-def pytorch_step(name, grads):
-    m = v = vmax = square = delta = total = 0.0
-    for t, grad in enumerate(grads, 1):
-        if name == 'sgdm':
-            m = 0.9 * m + grad
-            step = m
-        elif name == 'adagrad':
-            total = total + grad**2
-            step = grad / (np.sqrt(total) + 1e-10)
-        elif name == 'adadelta':
-            square = 0.9 * square + 0.1 * grad**2
-            step = np.sqrt(delta + 1e-6) / np.sqrt(square + 1e-6) * grad
-            delta = 0.9 * delta + 0.1 * step**2
-        elif name == 'rmsprop':
-            square = 0.99 * square + 0.01 * grad**2
-            step = grad / (np.sqrt(square) + 1e-8)
-        else:
-            m = 0.9 * m + 0.1 * grad
-            v = 0.999 * v + 0.001 * grad**2
-            vmax = np.maximum(vmax, v)
-            used = vmax if name == 'amsgrad' else v
-            step = (m / (1 - 0.9**t)) / (np.sqrt(used / (1 - 0.999**t)) + 1e-8)
-    return step / 2 if name == 'adam-half' else step
-
-
-@pytest.mark.parametrize(
-    'name',
-    ['sgdm', 'adagrad', 'adadelta', 'rmsprop', 'amsgrad', 'adam', 'adam-half'],
-)
-def test_baselines_take_pytorchs_default_steps(name):
-    with jax.enable_x64(True):
-        optimizer = make_optimizer(
-            name, learning_rate=0.1, weight_decay=None, friction=None, drop_at_step=99
-        )
-        rng = np.random.default_rng(0)
-        grads = list(rng.standard_normal((12, 5)) * 10.0 ** rng.uniform(-2, 1, (12, 1)))
-        state = optimizer.init(jnp.zeros(5))
-        for t, grad in enumerate(grads, 1):
-            updates, state = optimizer.update(jnp.asarray(grad), state, jnp.zeros(5))
-            # ε stands elsewhere in adagrad and amsgrad (the module says where): at
-            # most 3e-7, beside gradients of 1e-2 and more.
-            np.testing.assert_allclose(
-                updates, -0.1 * pytorch_step(name, grads[:t]), rtol=1e-4
-            )
-
-
-def test_the_learning_rate_drops_to_a_tenth():
-    optimizer = make_optimizer(
-        'sgdm', learning_rate=None, weight_decay=None, friction=None, drop_at_step=3
-    )
-    state = optimizer.init(jnp.zeros(()))
-    velocity, rates = 0.0, []
-    for _ in range(5):
-        updates, state = optimizer.update(jnp.ones(()), state)
-        velocity = 0.9 * velocity + 1.0
-        rates.append(-float(updates) / velocity)
-    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-5)
-
-
-@pytest.mark.parametrize('name', list(OPTIMIZERS))
-def test_weight_decay_is_coupled_unless_the_name_ends_in_w(name):
-    optimizer = make_optimizer(
-        name, learning_rate=0.1, weight_decay=0.5, friction=None, drop_at_step=9
-    )
-    params = jnp.full(3, 2.0)
-    # Coupled, this gradient and 0.5 × the parameters cancel.
-    updates, _ = optimizer.update(jnp.full(3, -1.0), optimizer.init(params), params)
-    if name.endswith('w'):
-        assert (jnp.abs(updates + 0.1) > 1e-3).all()
-    else:
-        np.testing.assert_array_equal(updates, 0.0)
-
-
-@pytest.mark.parametrize(
-    ('changes', 'said'),
-    [
-        ({'name': 'adamm'}, 'adamm is unknown: choose from sgdm'),
-        ({'friction': 'dfc9'}, 'dfc9 is unknown: choose from dfc, dfc1'),
-        ({'name': 'adam', 'friction': 'dfc'}, 'diffgrad or diffgradw, not adam'),
-        ({'learning_rate': -1.0}, '--learning-rate -1.0'),
-        ({'weight_decay': float('nan')}, '--weight-decay nan'),
-    ],
-)
-def test_wrong_optimizer_arguments_are_refused(changes, said):
-    arguments = {
-        'name': 'diffgrad',
-        'learning_rate': None,
-        'weight_decay': None,
-        'friction': None,
-        'drop_at_step': 1,
-    }
-    with pytest.raises(UserError, match=said):
-        make_optimizer(**arguments | changes)

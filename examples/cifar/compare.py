@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.cifar.optimizers import check_optimizer
+from examples.cifar.optimizers import compose
 from examples.cifar.train import Config, Result, Settings, train
 from examples.common import cli
 from examples.common.cli import option
@@ -42,9 +42,8 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
         for field in dataclasses.fields(Settings)
     }
     for optimizer in comparison.optimizers:
-        check_optimizer(
+        compose(
             optimizer,
-            learning_rate=comparison.learning_rate,
             weight_decay=comparison.weight_decay,
             friction=comparison.friction,
         )

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and digits as uint8 arrays, read with suspicion.
+"""The data sets as uint8 arrays, read with suspicion; here CIFAR and digits.
 
 CIFAR comes in two standard layouts, Python pickles and plain binary, each as a
 folder or as the `.tar.gz` that it was published in; all eight are read from where
@@ -10,15 +10,23 @@ import contextlib
 import io
 import tarfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pooch
-import requests
 import sklearn.datasets
 import sklearn.model_selection
 
+from examples.cifar.files import (
+    Dataset,
+    Split,
+    fetch_file,
+    fetch_or_find,
+    printable,
+    read_file,
+)
+from examples.cifar.mnist import load_mnist
 from examples.cifar.unpickle import ArrayUnpickler
 from examples.common.cli import UserError
 
@@ -29,24 +37,6 @@ IMAGE_BYTES = 3 * 32 * 32
 
 # Where the data set is, a reader of its files, and whether they are binary.
 Found = tuple[Path, Callable[[str], bytes], bool]
-
-
-class Split(NamedTuple):
-    """Images and their labels."""
-
-    images: np.ndarray  # count × height × width × channels, uint8
-    labels: np.ndarray  # count, int32
-
-
-class Dataset(NamedTuple):
-    """A data set and what training on it needs to know."""
-
-    source: str  # where it was found
-    train: Split
-    test: Split
-    classes: int
-    flip: bool  # whether a mirrored image is still of its class
-    padding: int  # of the random crops: zeros on each side
 
 
 class Cifar(NamedTuple):
@@ -88,32 +78,30 @@ TRAIN_COUNT, TEST_COUNT = 50_000, 10_000
 
 
 def load(name: str, data_dir: Path | None) -> Dataset:
-    """Loads `cifar10` or `cifar100` from `data_dir`, or the embedded `digits`.
+    """Loads a data set from `data_dir`, or the embedded `digits`.
 
     Args:
-      name: the data set.
-      data_dir: where CIFAR's folder or archive lies, or the folder itself. If it
-        is empty or missing the archive is fetched into it. None is the user's
-        cache directory, whose archive must have the known hash.
+      name: `digits`, `mnist`, `cifar10` or `cifar100`.
+      data_dir: where the files lie; for CIFAR its folder or archive, or the folder
+        itself. If it is empty or missing they are fetched into it. None is the
+        user's cache directory, whose files must have the known hashes.
 
     Raises:
       UserError: if files are missing, truncated, or not what they should be.
     """
     if name == 'digits':
         return load_digits()
+    if name == 'mnist':
+        return load_mnist(data_dir)
+    return load_cifar(name, data_dir)
+
+
+def load_cifar(name: str, data_dir: Path | None) -> Dataset:
+    """Loads `cifar10` or `cifar100`; otherwise as `load`."""
     cifar = CIFAR[name]
-    if data_dir is None:
-        source, read, binary = fetch(cifar, Path(pooch.os_cache('diffgrad-optax')))
-    else:
-        directory = data_dir.expanduser()
-        try:
-            empty = is_empty(directory)
-        except OSError as error:
-            raise UserError(
-                f'cannot look into --data-dir {directory} ({error.strerror}): name the '
-                'folder of the data, or a new one to have it fetched there'
-            ) from error
-        source, read, binary = (fetch if empty else find)(cifar, directory)
+    source, read, binary = fetch_or_find(
+        data_dir, partial(fetch, cifar), partial(find, cifar)
+    )
     decode = decode_binary if binary else decode_pickle
     suffix = '.bin' if binary else ''
 
@@ -161,36 +149,14 @@ def load_digits() -> Dataset:
     )
 
 
-def is_empty(directory: Path) -> bool:
-    """Whether the archive belongs there; a download cut off leaves a `tmp…` file."""
-    if directory.exists() and not directory.is_dir():
-        return False
-    return not directory.exists() or all(
-        path.name.startswith(('.', 'tmp')) for path in directory.iterdir()
-    )
-
-
 def fetch(cifar: Cifar, directory: Path) -> Found:
     """Downloads the python archive unless it is there; only the known hash is kept."""
-    name = cifar.archives[0]
-    try:
-        pooch.retrieve(
-            HOME + name, f'sha256:{cifar.sha256}', name, directory, progressbar=True
-        )
-    except (OSError, ValueError, requests.RequestException) as error:
-        raise UserError(
-            f'could not fetch {HOME}{name} ({printable(error)}): download it by other '
-            'means, put it in a folder and name that with --data-dir'
-        ) from error
-    return directory / name, read_archive(directory / name, cifar.folders[0]), False
+    archive = fetch_file(HOME + cifar.archives[0], cifar.sha256, directory)
+    return archive, read_archive(archive, cifar.folders[0]), False
 
 
 def find(cifar: Cifar, directory: Path) -> Found:
     """Finds one of the layouts in `directory`."""
-    if not directory.is_dir():
-        raise UserError(
-            f'--data-dir {directory} is not a directory: name the folder it lies in'
-        )
     for index, folder in enumerate(cifar.folders):
         first = cifar.train[0] + ('.bin' if index else '')
         for place in (directory / folder, directory):
@@ -210,15 +176,6 @@ def find(cifar: Cifar, directory: Path) -> Found:
         f'{", ".join(cifar.archives)}: name the folder that does, or a new one to have '
         'it fetched there'
     )
-
-
-def read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f'cannot read {path} ({error.strerror}): fetch it again'
-        ) from error
 
 
 def read_archive(path: Path, folder: str) -> Callable[[str], bytes]:
@@ -274,13 +231,6 @@ def decode_pickle(data: bytes, cifar: Cifar, where: str) -> tuple[Any, Any]:
             'fetch it again'
         ) from error
     return checked(images, labels, cifar, where)
-
-
-def printable(error: Exception) -> str:
-    """The message of `error`, in part the file's own words, fit for one line."""
-    text = ' '.join(str(error).split()) or type(error).__name__
-    text = ''.join(c if c.isprintable() else '?' for c in text)
-    return text if len(text) < 300 else f'{text[:300]}…'
 
 
 def checked(images: Any, labels: Any, cifar: Cifar, where: str) -> tuple[Any, Any]:

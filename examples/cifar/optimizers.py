@@ -1,157 +1,243 @@
-"""The optimizers of the paper's Table I by name, at PyTorch's defaults, and controls.
+"""Optimizers by name: a base, and modifiers joined to it by `+`.
 
-Each is a composition of optax pieces or one of this package's. `weight_decay` is
-coupled (added to the gradient, as PyTorch's optimizers do) but for the two whose
-names end in w.
+    adamw    lion+friction    sgd+momentum=0.99    radamw+nesterov+noise+lookahead
+
+Each modifier has its own place in the chain, so their order does not matter. Many
+names are compositions themselves (`adamw` is `adam+decay`), among them the optimizers
+of the diffGrad paper's Table I, at PyTorch's defaults, and the 18 of the
+mix-and-match study.
 """
 
 import functools
-from collections.abc import Callable
+import math
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
-from diffgrad_optax import diffgrad, diffgradw
+from diffgrad_optax import with_friction
 from diffgrad_optax.friction import __all__ as frictions
+from examples.cifar.parts import (
+    AFTER,
+    ARGUMENTS,
+    BASES,
+    BEFORE,
+    DECOUPLED,
+    MODIFIERS,
+    NAMES,
+    RANDOM,
+    Chainable,
+    Modifier,
+)
+from examples.cifar.rates import SCHEDULES, Length
 from examples.common.cli import UserError
 
 
-class Recipe(NamedTuple):
-    """How to make an optimizer by name."""
+class Composition(NamedTuple):
+    """An optimizer's name, understood."""
 
-    make: Callable[..., optax.GradientTransformation]  # from a learning rate
-    learning_rate: float = 1e-3
-    decoupled: float | None = None  # its weight decay by default, if it is decoupled
-    takes_friction: bool = False
+    base: str
+    modifiers: tuple[tuple[str, Any], ...]  # with their values
+
+    @property
+    def lookahead(self) -> bool:
+        """Whether it moves `optax.LookaheadParams` and not plain parameters."""
+        return 'lookahead' in dict(self.modifiers)
 
 
-def amsgrad(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """AMSGrad as PyTorch has it: the maximum of v_t is taken before bias correction.
+def compose(
+    name: str, *, weight_decay: float | None = None, friction: str | None = None
+) -> Composition:
+    """Takes the name of an optimizer apart.
 
-    optax takes it after, which remembers the first steps' √v̂ for good. With ε
-    inside the maximum's correction, as here, it is 1e-8/√(1 - β2^t).
+    Args:
+      name: a base or one of NAMES, with modifiers joined by `+`, each with an `=`
+        and a value or without.
+      weight_decay: the value of `decay` if the name has it, else of `l2`.
+      friction: the value of `friction`.
+
+    Raises:
+      UserError: if a part is unknown, given twice, or contradicts another, or a
+        value is none.
     """
-    b2 = 0.999
+    base, *parts = expand(name)
+    if base not in BASES:
+        raise UserError(f'optimizer {base} is unknown: {what_exists()}')
+    given: dict[str, Any] = {}
+    for part in parts:
+        modifier, equals, value = part.partition('=')
+        if modifier not in MODIFIERS:
+            raise UserError(f'optimizer {name}: {part!r} is unknown: {what_exists()}')
+        if modifier in given:
+            raise UserError(
+                f'optimizer {name} is {"+".join([base, *parts])}: it has {modifier} '
+                'twice, leave one out'
+            )
+        given[modifier] = parsed(name, modifier, value) if equals else None
+    if weight_decay is not None:
+        modifier = 'decay' if 'decay' in given else 'l2'
+        fill(given, modifier, weight_decay, f'--weight-decay {weight_decay}')
+    if friction is not None:
+        if 'friction' not in given:
+            raise UserError(
+                f'--friction {friction} goes with an --optimizer that has friction, '
+                f'such as diffgrad or {name}+friction, not {name}'
+            )
+        fill(given, 'friction', friction, f'--friction {friction}')
+    values = {
+        modifier: MODIFIERS[modifier].default if given[modifier] is None else value
+        for modifier, value in given.items()
+    }
+    for modifier, value in values.items():
+        check_value(modifier, value)
+    check_fits(name, base, values)
+    return Composition(base, tuple(values.items()))
 
-    def bias_correction(count: jax.Array) -> jax.Array:
-        return jnp.sqrt(1.0 - b2 ** (count + 1.0))
 
-    return optax.chain(
-        optax.scale_by_amsgrad(b2=b2, bias_correction_nu=False),
-        optax.scale_by_schedule(bias_correction),
-        optax.scale_by_learning_rate(learning_rate),
+def expand(name: str) -> list[str]:
+    """The parts of `name`, with NAMES replaced by what they stand for."""
+    first, *rest = name.split('+')
+    return [*expand(NAMES[first]), *rest] if first in NAMES else [first, *rest]
+
+
+def what_exists() -> str:
+    return (
+        f'a base is one of {", ".join(BASES)}; names of compositions are '
+        f'{", ".join(NAMES)}; to either add modifiers, as in lion+friction or '
+        f'adam+l2=1e-4, from {", ".join(MODIFIERS)}'
     )
 
 
-def adam_half(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """The control of every comparison: what diffGrad is where ξ is ½."""
-    return optax.chain(optax.adam(learning_rate), optax.scale(0.5))
+def parsed(name: str, modifier: str, text: str) -> Any:
+    """The value of a modifier, of the type of its default."""
+    default = MODIFIERS[modifier].default
+    if default is None:
+        raise UserError(f'optimizer {name}: {modifier} takes no value')
+    try:
+        return type(default)(text)
+    except ValueError:
+        kind = 'a whole number' if isinstance(default, int) else 'a number'
+        raise UserError(
+            f'optimizer {name}: {modifier} must be {kind}, such as '
+            f'{modifier}={default}, not {text!r}'
+        ) from None
 
 
-OPTIMIZERS = {
-    'sgdm': Recipe(functools.partial(optax.sgd, momentum=0.9)),
-    # PyTorch starts the sum at 0 and adds ε = 1e-10 outside the root; optax adds
-    # it inside, where 0 is the nearest to that.
-    'adagrad': Recipe(
-        functools.partial(optax.adagrad, initial_accumulator_value=0.0, eps=0.0)
-    ),
-    # At 1e-3 it could not have learnt: PyTorch's default rate is 1.
-    'adadelta': Recipe(
-        functools.partial(optax.adadelta, rho=0.9, eps=1e-6), learning_rate=1.0
-    ),
-    'rmsprop': Recipe(
-        functools.partial(optax.rmsprop, decay=0.99, eps=1e-8, eps_in_sqrt=False)
-    ),
-    'amsgrad': Recipe(amsgrad),
-    'adam': Recipe(optax.adam),
-    'adam-half': Recipe(adam_half),
-    'adamw': Recipe(optax.adamw, decoupled=1e-2),
-    'diffgrad': Recipe(diffgrad, takes_friction=True),
-    'diffgradw': Recipe(diffgradw, decoupled=1e-2, takes_friction=True),
-    **{
-        f'diffgrad{i}': Recipe(functools.partial(diffgrad, friction=f'dfc{i}'))
-        for i in range(1, 6)
-    },
-}
+def fill(given: dict[str, Any], modifier: str, value: Any, flag: str) -> None:
+    if given.get(modifier) is not None:
+        raise UserError(
+            f'{flag} contradicts {modifier}={given[modifier]} in --optimizer: leave '
+            'one out'
+        )
+    given[modifier] = value
 
 
-def check_optimizer(
-    name: str,
+def check_value(modifier: str, value: Any) -> None:
+    if modifier == 'friction' and value not in frictions:
+        raise UserError(
+            f'friction {value} is unknown: choose from {", ".join(frictions)}'
+        )
+    allowed = MODIFIERS[modifier].allowed
+    if isinstance(value, (int, float)) and not allowed.holds(value):
+        raise UserError(f'{modifier} {value} must be {allowed.words}')
+
+
+def check_fits(name: str, base: str, modifiers: dict[str, Any]) -> None:
+    """Refuses modifiers that the base or another one leaves no place for."""
+    takes, refuses = BASES[base].takes, BASES[base].refuses
+    for modifier in modifiers:
+        if (modifier in ARGUMENTS and modifier not in takes) or modifier in refuses:
+            able = [
+                other
+                for other, b in BASES.items()
+                if modifier not in b.refuses
+                and (modifier in b.takes or modifier not in ARGUMENTS)
+            ]
+            raise UserError(
+                f'optimizer {name}: {base} has no place for {modifier}, which goes '
+                f'with {", ".join(able)}'
+            )
+    if base == 'sgd' and 'nesterov' in modifiers and not modifiers.get('momentum'):
+        raise UserError(
+            f'optimizer {name}: nesterov needs a momentum: write sgd+momentum+nesterov'
+        )
+
+
+def make_optimizer(
+    composition: Composition,
     *,
     learning_rate: float | None,
-    weight_decay: float | None,
-    friction: str | None,
-) -> None:
-    """Refuses what `make_optimizer` cannot make.
+    schedule: str,
+    length: Length,
+    seed: int,
+) -> optax.GradientTransformation:
+    """Makes the optimizer of `composition`.
+
+    Args:
+      composition: from `compose`.
+      learning_rate: None is the base's own.
+      schedule: a key of SCHEDULES, or `plateau`: then the state holds the rate, as
+        the hyperparameter `learning_rate`.
+      length: of the run.
+      seed: of what is random in it.
 
     Raises:
-      UserError: if `name` or `friction` is unknown, a number is out of range, or
-        `friction` is given for an optimizer that has none to choose.
+      UserError: if the learning rate is out of its range.
     """
-    if name not in OPTIMIZERS:
+    if learning_rate is None:
+        learning_rate = BASES[composition.base].learning_rate
+    if not 0 <= learning_rate < math.inf:
         raise UserError(
-            f'optimizer {name} is unknown: choose from {", ".join(OPTIMIZERS)}'
+            f'--learning-rate {learning_rate} must be finite and not negative'
         )
-    for flag, value in (
-        ('--learning-rate', learning_rate),
-        ('--weight-decay', weight_decay),
-    ):
-        if value is not None and not 0 <= value < float('inf'):
-            raise UserError(f'{flag} {value} must be finite and not negative')
-    if friction is None:
-        return
-    if not OPTIMIZERS[name].takes_friction:
-        takers = [name for name, other in OPTIMIZERS.items() if other.takes_friction]
-        raise UserError(
-            f'--friction goes with --optimizer {" or ".join(takers)}, not {name}'
-        )
-    if friction not in frictions:
-        raise UserError(
-            f'--friction {friction} is unknown: choose from {", ".join(frictions)}'
-        )
+    if RANDOM.isdisjoint(dict(composition.modifiers)):
+        seed = 0  # one optimizer, and one compilation, for all seeds
+    return _make(composition, learning_rate, schedule, length, seed)
 
 
 # One object for equal arguments, so that runs of several seeds share a compilation.
 @functools.cache
-def make_optimizer(
-    name: str,
-    *,
-    learning_rate: float | None,
-    weight_decay: float | None,
-    friction: str | None,
-    drop_at_step: int,
+def _make(
+    composition: Composition,
+    learning_rate: float,
+    schedule: str,
+    length: Length,
+    seed: int,
 ) -> optax.GradientTransformation:
-    """Makes the optimizer `name`, whose learning rate is divided by 10 once.
+    base, modifiers = BASES[composition.base], dict(composition.modifiers)
+    # Another number than the seed, from which the run derives keys of its own; no key,
+    # because optax.add_noise would put that into the state, to be donated with it.
+    (key,) = np.random.SeedSequence([seed, 0x6F7074]).generate_state(1).tolist()
 
-    Args:
-      name: a key of OPTIMIZERS.
-      learning_rate: None is the recipe's own.
-      weight_decay: None is the recipe's own, 0 for a coupled one.
-      friction: a name from `diffgrad_optax.friction`, or None.
-      drop_at_step: the update from which on the learning rate is a tenth.
+    def present(group: dict[str, Modifier]) -> list[Chainable]:
+        return [
+            modifier.make(modifiers[name], key)
+            for name, modifier in group.items()
+            if name in modifiers
+        ]
 
-    Raises:
-      UserError: as `check_optimizer`.
-    """
-    check_optimizer(
-        name,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        friction=friction,
-    )
-    recipe = OPTIMIZERS[name]
-    arguments: dict[str, Any] = {} if friction is None else {'friction': friction}
-    if recipe.decoupled is not None:
-        arguments['weight_decay'] = (
-            recipe.decoupled if weight_decay is None else weight_decay
+    def make(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        arguments = {
+            name: MODIFIERS[name].default is None or modifiers[name]
+            for name in base.takes
+            if name in modifiers
+        }
+        if base.sets_rate:
+            direction = base.make(learning_rate, **arguments)
+            rate = []
+        else:
+            direction = base.make(**arguments)
+            rate = [optax.scale_by_learning_rate(learning_rate)]
+        if 'friction' in modifiers:
+            direction = with_friction(direction, modifiers['friction'])
+        return optax.chain(
+            *present(BEFORE), direction, *present(DECOUPLED), *rate, *present(AFTER)
         )
-    schedule = optax.piecewise_constant_schedule(
-        recipe.learning_rate if learning_rate is None else learning_rate,
-        {drop_at_step: 0.1},
-    )
-    optimizer = recipe.make(schedule, **arguments)
-    if recipe.decoupled is None and weight_decay:
-        optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optimizer)
+
+    if schedule == 'plateau':
+        optimizer = optax.inject_hyperparams(make)(learning_rate=learning_rate)
+    else:
+        optimizer = make(SCHEDULES[schedule](learning_rate, length))
+    if 'lookahead' in modifiers:
+        return optax.lookahead(optimizer, modifiers['lookahead'], slow_step_size=0.5)
     return optimizer

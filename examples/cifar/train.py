@@ -1,4 +1,4 @@
-"""Trains a ResNet on CIFAR-10, CIFAR-100 or digits, as the diffGrad paper did.
+"""Trains an image classifier on CIFAR, MNIST or digits, with any optimizer there is.
 
 python -m examples.cifar.train --dataset cifar10 --optimizer diffgrad
 """
@@ -16,13 +16,17 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
+from diffgrad_optax.friction import __all__ as frictions
 from examples.cifar import data as datasets
 from examples.cifar.data import Dataset, Split
-from examples.cifar.optimizers import OPTIMIZERS, check_optimizer, make_optimizer
+from examples.cifar.optimizers import compose, make_optimizer
+from examples.cifar.parts import BASES, MODIFIERS, NAMES
+from examples.cifar.rates import Length, Plateau
 from examples.cifar.training import (
     DeviceData,
     Metrics,
@@ -33,6 +37,7 @@ from examples.cifar.training import (
     evaluate,
     init_state,
     put_data,
+    slow_weights,
     train_steps,
 )
 from examples.common import cli
@@ -45,18 +50,22 @@ from examples.common.run import RunDirectory
 class Settings:
     """What runs that are compared share."""
 
-    dataset: Literal['digits', 'cifar10', 'cifar100'] = option(
+    dataset: Literal['digits', 'mnist', 'cifar10', 'cifar100'] = option(
         'digits', 'what to learn; digits come with scikit-learn and need no network'
     )
     data_dir: Path | None = option(
-        None, "where CIFAR's folder or .tar.gz is; left out, it is fetched and cached"
+        None,
+        "where CIFAR's folder or .tar.gz is, or MNIST's four files; left out, they are "
+        'fetched and cached',
     )
     limit_train: int | None = option(None, 'use only the first N training images')
     limit_test: int | None = option(None, 'use only the first N test images')
-    model: Literal['resnet18', 'resnet34', 'resnet50'] = option(
-        'resnet50', 'the network'
+    model: Literal['resnet18', 'resnet34', 'resnet50', 'densenet121', 'cnn', 'mlp'] = (
+        option('resnet50', 'the network')
     )
-    width: int = option(64, "features of the network's first stage")
+    width: int = option(
+        64, "features of the network's first layers; hidden units of mlp"
+    )
     activation: Literal['relu', 'leaky_relu', 'elu', 'selu'] = option(
         'relu', 'the nonlinearity'
     )
@@ -64,12 +73,22 @@ class Settings:
         'float32', 'of the computation; parameters and statistics are float32'
     )
     learning_rate: float | None = option(
-        None,
-        "for the first 80%% of the epochs, then a tenth; left out, the optimizer's",
+        None, "the largest of the schedule; left out, the optimizer's"
     )
-    friction: str | None = option(None, 'for diffgrad and diffgradw: dfc, dfc1 … dfc5')
+    schedule: Literal[
+        'drop', 'constant', 'plateau', 'inverse', 'halving', 'triangular'
+    ] = option(
+        'drop',
+        'of the learning rate: a tenth for the last 20%% of the epochs, the same '
+        'always, a tenth after 5 epochs without a new lowest training loss, down to a '
+        'tenth by 1/(1 + kt), half after every fifth, or up and down between a tenth '
+        'and all of it',
+    )
+    friction: str | None = option(
+        None, f'of an optimizer that has it: {", ".join(frictions)}'
+    )
     weight_decay: float | None = option(
-        None, 'decoupled for adamw and diffgradw (0.01), else coupled (0)'
+        None, 'of an optimizer with decoupled decay, else coupled'
     )
     batch_size: int = option(128, 'images in a step, over all devices')
     epochs: int = option(100, 'passes over the training images')
@@ -85,7 +104,11 @@ class Settings:
 class Config(Settings):
     """Everything that a run is told."""
 
-    optimizer: str = option('diffgrad', f'one of {", ".join(OPTIMIZERS)}')
+    optimizer: str = option(
+        'diffgrad',
+        f'a base ({", ".join(BASES)}) or a name ({", ".join(NAMES)}), and modifiers '
+        f'joined to it by + ({", ".join(MODIFIERS)}), each with =VALUE or without',
+    )
     seed: int = option(0, 'of the initialisation, the order and the augmentation')
 
     def settings(self) -> dict[str, Any]:
@@ -118,40 +141,43 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
       UserError: if something about `config` or the files is wrong.
     """
     check_numbers(config)
-    check_optimizer(
-        config.optimizer,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        friction=config.friction,
+    composition = compose(
+        config.optimizer, weight_decay=config.weight_decay, friction=config.friction
     )
     data = limited(datasets.load(config.dataset, config.data_dir), config)
     mesh = data_parallel_mesh()
     check_batch(config, len(data.train.labels), mesh.size)
     optimizer = make_optimizer(
-        config.optimizer,
+        composition,
         learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        friction=config.friction,
-        drop_at_step=drop_at_step(
-            config.epochs, len(data.train.labels) // config.batch_size
-        ),
+        schedule=config.schedule,
+        length=Length(config.epochs, len(data.train.labels) // config.batch_size),
+        seed=config.seed,
+    )
+    task, state = init_state(
+        config.model,
+        data=data,
+        width=config.width,
+        activation=config.activation,
+        dtype=jnp.dtype(config.precision),
+        optimizer=optimizer,
+        lookahead=composition.lookahead,
+        seed=config.seed,
+        mesh=mesh,
     )
     out_dir = default_out_dir(config) if config.out_dir is None else config.out_dir
     settings = config.settings() | {'data_checksum': checksum(data)}
     with RunDirectory(
         out_dir, settings=settings, facts=facts(mesh), resume=config.resume
     ) as run:
-        task, state = init_state(
-            config.model,
-            data=data,
-            width=config.width,
-            activation=config.activation,
-            dtype=jnp.dtype(config.precision),
-            optimizer=optimizer,
-            seed=config.seed,
-            mesh=mesh,
-        )
-        state, metrics = run.restore(state)
+        initial = state
+        state, metrics = run.restore(initial)
+        plateau = None
+        if config.schedule == 'plateau':
+            plateau = Plateau(
+                optax.tree.get(initial.opt_state, 'learning_rate'),
+                (line['train_loss'] for line in metrics),
+            )
         epochs_done = len(metrics)
         for line in found(config, data, state, mesh, epochs_done):
             say(line)
@@ -162,6 +188,8 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
             for epoch in range(epochs_done + 1, config.epochs + 1):
                 state, line = trainer.epoch(state, epoch)
                 metrics.append(line)
+                if plateau is not None:
+                    state = with_rate(state, plateau.after(line['train_loss']))
                 say(epoch_line(line))
                 run.log(line)
                 if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
@@ -282,6 +310,12 @@ class Trainer:
         return metrics
 
 
+def with_rate(state: TrainState, rate: jax.Array) -> TrainState:
+    """`state` with another learning rate, where it holds one."""
+    opt_state = optax.tree.set(state.opt_state, learning_rate=rate)
+    return state._replace(opt_state=opt_state)
+
+
 def steps_per_call(steps: int, backend: str) -> int:
     """How many steps one compiled call takes: a divisor of the epoch's `steps`.
 
@@ -291,11 +325,6 @@ def steps_per_call(steps: int, backend: str) -> int:
     if backend == 'cpu':
         return 1
     return max(size for size in range(1, 41) if steps % size == 0)
-
-
-def drop_at_step(epochs: int, steps: int) -> int:
-    """The step from which on the learning rate is a tenth: 80% of whole epochs."""
-    return max(1, epochs * 4 // 5) * steps
 
 
 def check_numbers(config: Config) -> None:
@@ -380,7 +409,8 @@ def found(
     epochs_done: int,
 ) -> Iterator[str]:
     """What a run starts with, a line each."""
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    params = slow_weights(state.params)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     yield f'device     {mesh.size} × {mesh.devices.flat[0].device_kind}'
     yield (
         f'data       {config.dataset} from {data.source}: {len(data.train.labels):,} '

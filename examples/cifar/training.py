@@ -24,7 +24,7 @@ from examples.cifar.model import ACTIVATIONS, MODELS
 class TrainState(NamedTuple):
     """All that training changes."""
 
-    params: Any  # float32
+    params: Any  # float32; `optax.LookaheadParams` of them with Lookahead
     batch_stats: Any  # float32
     opt_state: optax.OptState
     step: jax.Array  # updates so far: int32, scalar
@@ -115,15 +115,19 @@ def init_state(
     activation: str,
     dtype: Any,
     optimizer: optax.GradientTransformation,
+    lookahead: bool = False,
     seed: int,
     mesh: Mesh,
 ) -> tuple[Task, TrainState]:
-    """Makes the model and its first state, on every device of `mesh`."""
+    """Makes the model and its first state, on every device of `mesh`.
+
+    `lookahead` says whether `optimizer` moves fast and slow weights.
+    """
     # For every new shape XLA compiles the default generator for a second on a CPU,
     # this one for a third of that.
     key = jax.random.key(seed, impl='rbg')
     network = MODELS[model](
-        channels=data.train.images.shape[-1],
+        image_shape=data.train.images.shape[1:],
         classes=data.classes,
         width=width,
         activation=ACTIVATIONS[activation],
@@ -132,11 +136,24 @@ def init_state(
     )
     graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
     params, batch_stats = nnx.as_pure(params), nnx.as_pure(batch_stats)
+    if lookahead:
+        # Two copies, because the state is donated.
+        params = optax.LookaheadParams(params, jax.tree.map(jnp.copy, params))
     state = TrainState(
         params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32)
     )
     state = jax.device_put(state, NamedSharding(mesh, P()))
     return Task(Network(graphdef, data.flip, data.padding), optimizer), state
+
+
+def fast_weights(params: Any) -> Any:
+    """The weights that gradients are taken at."""
+    return params.fast if isinstance(params, optax.LookaheadParams) else params
+
+
+def slow_weights(params: Any) -> Any:
+    """The weights that are the result."""
+    return params.slow if isinstance(params, optax.LookaheadParams) else params
 
 
 @functools.partial(jax.jit, static_argnames=('count', 'batch_size'))
@@ -192,7 +209,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One step on the images `indices`; otherwise as `train_steps`."""
     gradient = batch_gradient(
-        state.params,
+        fast_weights(state.params),
         state.batch_stats,
         data,
         indices,
@@ -311,7 +328,7 @@ def evaluate(
     indices[:count] = np.arange(count)
     batches = [
         evaluate_batch(
-            state.params,
+            slow_weights(state.params),
             state.batch_stats,
             data,
             jax.device_put(batch, NamedSharding(mesh, P('data'))),
