@@ -1,4 +1,4 @@
-"""What friction costs: the time of an update and the bytes of its state.
+"""What each optimizer costs: the time of an update and the bytes of its state.
 
 python -m benchmarks.update
 
@@ -17,10 +17,44 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from diffgrad_optax import diffgrad
+from diffgrad_optax import (
+    adadiff,
+    diffgrad,
+    diffrgrad,
+    gradient_dropout,
+    learning_rate_dropout,
+    mars,
+    scale_by_gains,
+    swats,
+    with_friction,
+)
 from examples.cifar.model import ACTIVATIONS, MODELS
 
 ROUNDS = 15
+OPTIMIZERS = {
+    'optax.adam': optax.adam(1e-3),
+    'optax.sgd, momentum': optax.sgd(1e-3, 0.9),
+    'optax.lion': optax.lion(1e-4, weight_decay=0.0),
+    'diffgrad': diffgrad(1e-3),
+    'diffgrad, bf16 previous gradient': diffgrad(1e-3, prev_grad_dtype=jnp.bfloat16),
+    'diffgrad, dfc3': diffgrad(1e-3, friction='dfc3'),
+    'diffgrad, relative_dfc': diffgrad(1e-3, friction='relative_dfc'),
+    'diffrgrad': diffrgrad(1e-3),
+    'with_friction(optax.lion)': with_friction(optax.lion(1e-4, weight_decay=0.0)),
+    'adadiff': adadiff(1e-3),
+    'adadiff, amsgrad': adadiff(1e-3, amsgrad=True),
+    'mars': mars(1e-3),
+    'swats': swats(1e-3),
+    'scale_by_gains, optax.sgd, momentum': optax.chain(
+        scale_by_gains(), optax.sgd(1e-3, 0.9)
+    ),
+    'gradient_dropout, optax.adam': optax.chain(
+        gradient_dropout(0.9, key=0), optax.adam(1e-3)
+    ),
+    'optax.adam, learning_rate_dropout': optax.chain(
+        optax.adam(1e-3), learning_rate_dropout(0.5, key=0)
+    ),
+}
 
 
 def resnet50_params() -> Any:
@@ -53,23 +87,16 @@ def make_step(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
 
 def main() -> None:
     """Prints a table in Markdown."""
-    optimizers = {
-        'optax.adam': optax.adam(1e-3),
-        'diffgrad': diffgrad(1e-3),
-        'diffgrad, bf16 previous gradient': diffgrad(
-            1e-3, prev_grad_dtype=jnp.bfloat16
-        ),
-    }
     programs, carries, sizes = {}, {}, {}
     count = 0
-    for name, optimizer in optimizers.items():
+    for name, optimizer in OPTIMIZERS.items():
         params = resnet50_params()
         count = sum(leaf.size for leaf in jax.tree.leaves(params))
         state = optimizer.init(params)
         sizes[name] = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / count
         programs[name] = make_step(optimizer)
         carries[name] = programs[name](params, state)
-    times: dict[str, list[float]] = {name: [] for name in optimizers}
+    times: dict[str, list[float]] = {name: [] for name in OPTIMIZERS}
     for _ in range(ROUNDS):
         for name, program in programs.items():
             jax.block_until_ready(carries[name])

@@ -77,9 +77,9 @@ def diffrgrad(
     >>> state = optimizer.init(jnp.zeros(2))
     >>> for _ in range(2):
     ...     updates, state = optimizer.update(jnp.array([2.0, 0.01]), state)
-    ...     print(updates)
-    [-1.7616 -0.0050 ]
-    [-1.000 -0.005    ]
+    ...     print(updates.tolist())
+    [-1.7616, -0.0050]
+    [-1.0000, -0.0050]
 
     References:
       Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural

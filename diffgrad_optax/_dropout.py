@@ -36,7 +36,8 @@ def gradient_dropout(
     The masks depend on the key, the step and the position of each array among the
     tree's leaves, on nothing else: they are the same under jit, in a scan, under
     any sharding and after a checkpoint. The same `key` may be given to both
-    dropouts, which draw different masks from it, and to `optax.add_noise`.
+    dropouts, which draw different masks from it, and to `optax.add_noise`; the groups
+    of an `optax.partition` need keys of their own.
 
     Args:
       keep_prob: the probability that an element is kept, in [0, 1]. Traceable.
@@ -152,14 +153,15 @@ def _dropout(
         leaves = jax.tree.leaves(updates)
 
         def dropped(index: int, leaf: Any) -> jax.Array:
+            leaf = jnp.asarray(leaf)
             # In float32, whatever keep_prob is given in: a narrower dtype would
-            # draw from too few numbers, a wider one from others.
+            # draw from too few numbers, a wider one from others. One for each
+            # element, because the mask gets its sharding from there.
             kept = jax.random.bernoulli(
                 jax.random.fold_in(mask_key, index),
-                jnp.asarray(keep_prob, jnp.float32),
-                jnp.shape(leaf),
+                jnp.full_like(leaf, keep_prob, dtype=jnp.float32),
+                leaf.shape,
             )
-            leaf = jnp.asarray(leaf)
             return jnp.where(kept, leaf, jnp.zeros_like(leaf))
 
         masked = [dropped(index, leaf) for index, leaf in enumerate(leaves)]

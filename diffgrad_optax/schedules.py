@@ -42,7 +42,8 @@ def inverse_decay(
     check_number('decay_rate', decay_rate)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        return jnp.asarray(init_value / (1 + decay_rate * jnp.asarray(count)))
+        # 1.0: an integer decay_rate times the count could overflow.
+        return jnp.asarray(init_value / (1.0 + decay_rate * (1.0 * jnp.asarray(count))))
 
     return schedule
 
@@ -55,7 +56,8 @@ def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
       every: :math:`n`, at least 1. Static.
 
     Returns:
-      The schedule: `optax.exponential_decay` in its staircase form.
+      The schedule, exact where `optax.exponential_decay` in its staircase form is a
+      step late for some n.
 
     Raises:
       ValueError, TypeError: if a plain number is out of range, or not one.
@@ -67,7 +69,14 @@ def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
     """
     check_number('init_value', init_value)
     _check_steps('every', every)
-    return optax.exponential_decay(init_value, every, 0.5, staircase=True)
+    every = int(every)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        # In integers, and so exact: optax.exponential_decay's quotient in floating
+        # point is below 1 at the first halving for some n, 41 among them.
+        return jnp.asarray(jnp.ldexp(init_value, -(jnp.asarray(count) // every)))
+
+    return schedule
 
 
 def triangular(
@@ -107,11 +116,13 @@ def triangular(
     check_number('base', base)
     check_number('peak', peak)
     _check_steps('step_size', step_size)
+    step_size = int(step_size)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        # Modulo in integers: counts above 2^24 are not float32 numbers.
-        position = jnp.asarray(count) % (2 * step_size) / step_size
-        height = 1 - jnp.abs(position - 1)
+        # In integers, because counts above 2^24 are not float32 numbers: which half
+        # of a cycle this is, and what part of it has gone.
+        count = jnp.asarray(count)
+        height = jnp.abs(count // step_size % 2 - count % step_size / step_size)
         return jnp.asarray(base * (1 - height) + peak * height)
 
     return schedule

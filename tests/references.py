@@ -205,3 +205,43 @@ def swats(grads, learning_rates, b1=0.9, b2=0.999, eps=1e-9, switch_tolerance=1e
             if t > 1 and λ_hat > 0.0 and abs(λ_hat - γ) < switch_tolerance:
                 switch_step, Λ = t, λ_hat
     return updates, switch_step
+
+
+def gains(grads, beta=0.05, min_gain=0.01, max_gain=100.0):
+    """γ_1, γ_2, ... of one array: local gains, one a parameter, from γ_0 = 1."""
+    answer = []
+    γ = np.ones(grads[0].shape)
+    prev_grad = np.zeros(grads[0].shape)
+    for grad in grads:
+        for i in np.ndindex(grad.shape):
+            if prev_grad[i] * grad[i] > 0.0:
+                γ[i] = γ[i] + beta
+            elif prev_grad[i] * grad[i] < 0.0:
+                γ[i] = γ[i] * (1.0 - beta)
+            γ[i] = min(max(γ[i], min_gain), max_gain)
+        prev_grad = grad
+        answer.append(γ.copy())
+    return answer
+
+
+def corrected_gradients(grads, gamma=0.025, b1=0.95, max_norm=1.0):
+    """MARS's c_1, c_2, ... of one array, shortened to `max_norm` where longer."""
+    answer = []
+    prev_grad = np.zeros(grads[0].shape)
+    for grad in grads:
+        c = np.zeros(grad.shape)
+        square = 0.0
+        for i in np.ndindex(grad.shape):
+            c[i] = grad[i] + gamma * b1 / (1.0 - b1) * (grad[i] - prev_grad[i])
+            square += c[i] ** 2
+        if square**0.5 > max_norm:
+            for i in np.ndindex(grad.shape):
+                c[i] = c[i] * max_norm / square**0.5
+        prev_grad = grad
+        answer.append(c)
+    return answer
+
+
+def mars(grads, gamma=0.025, b1=0.95, b2=0.99, eps=1e-8):
+    """MARS-AdamW's updates before the learning rate and the decay."""
+    return adam(corrected_gradients(grads, gamma, b1), b1, b2, eps)

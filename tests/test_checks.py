@@ -9,12 +9,27 @@ import numpy as np
 import optax
 import pytest
 
-from diffgrad_optax import diffgrad, diffgradw, scale_by_diffgrad, with_friction
+from diffgrad_optax import (
+    adadiff,
+    correct_by_difference,
+    diffgrad,
+    diffgradw,
+    diffrgrad,
+    gradient_dropout,
+    learning_rate_dropout,
+    mars,
+    scale_by_adadiff,
+    scale_by_diffgrad,
+    scale_by_gains,
+    swats,
+    with_friction,
+)
 
 NAN, INF = float('nan'), float('inf')
 
 BELOW_ONE = ('[0, 1)', [1.0, 1, 2.5, -0.1, -1e-300, NAN, INF, -INF, np.float32(1.0)])
 NOT_NEGATIVE = ('finite and >= 0', [-1e-8, -1, NAN, INF, -INF, np.float64(-2.0)])
+UP_TO_ONE = ('[0, 1]', [1.0 + 1e-15, 2, -0.1, NAN, INF, -INF, np.float32(1.5)])
 
 ALLOWED = {
     'learning_rate': NOT_NEGATIVE,
@@ -23,15 +38,46 @@ ALLOWED = {
     'eps': NOT_NEGATIVE,
     'eps_root': NOT_NEGATIVE,
     'weight_decay': NOT_NEGATIVE,
+    'threshold': ('finite and >= 4', [3.9, 0, NAN, INF, np.float32(1.0)]),
+    'switch_tolerance': NOT_NEGATIVE,
+    'gamma': NOT_NEGATIVE,
+    'max_norm': NOT_NEGATIVE,
+    'beta': BELOW_ONE,
+    'min_gain': UP_TO_ONE,
+    'max_gain': ('finite and >= 1', [0.999, 0, -1.0, NAN, INF, np.float32(0.5)]),
+    'keep_prob': UP_TO_ONE,
 }
 
-MAKERS = (scale_by_diffgrad, diffgrad, diffgradw)
+MAKERS = (
+    scale_by_diffgrad,
+    diffgrad,
+    diffgradw,
+    diffrgrad,
+    scale_by_adadiff,
+    adadiff,
+    swats,
+    scale_by_gains,
+    correct_by_difference,
+    mars,
+    gradient_dropout,
+    learning_rate_dropout,
+)
+
+# What has no default.
+REQUIRED = {'learning_rate': 0.1, 'keep_prob': 0.5, 'key': 0}
+
+
+def takes(maker, name):
+    return name in inspect.signature(maker).parameters
+
+
+def makers_taking(name):
+    return [maker for maker in MAKERS if takes(maker, name)]
 
 
 def make_with(maker, **arguments):
-    if maker is not scale_by_diffgrad:
-        arguments.setdefault('learning_rate', 0.1)
-    return maker(**arguments)
+    required = {name: v for name, v in REQUIRED.items() if takes(maker, name)}
+    return maker(**required | arguments)
 
 
 NO_NUMBERS = [True, False, '0.1', None, 0.1j, [0.1], np.bool_(True)]
@@ -45,7 +91,7 @@ def cases(values_of):
         )
         for maker in MAKERS
         for name, (allowed, numbers) in ALLOWED.items()
-        if name in inspect.signature(maker).parameters
+        if takes(maker, name)
         for value in values_of(numbers)
     ]
 
@@ -71,77 +117,111 @@ def test_what_is_no_number_is_refused(maker, name, value, allowed):
     assert_names(refusal, f'{name} must be a number', allowed, repr(value))
 
 
-@pytest.mark.parametrize('name', ['b1', 'b2', 'eps', 'eps_root', 'weight_decay'])
-def test_schedule_is_refused_for_anything_but_the_learning_rate(name):
+NUMBERS = [
+    pytest.param(maker, name, id=f'{maker.__name__}-{name}')
+    for maker in MAKERS
+    for name in ALLOWED
+    if takes(maker, name)
+]
+
+
+def test_every_argument_that_is_a_number_is_tried():
+    for maker in MAKERS:
+        for name, parameter in inspect.signature(maker).parameters.items():
+            if type(parameter.default) in (int, float):
+                assert name in ALLOWED
+
+
+@pytest.mark.parametrize('maker, name', NUMBERS)
+def test_schedule_is_refused_for_anything_but_the_learning_rate(maker, name):
+    schedule = optax.constant_schedule(0.5)
+    if name == 'learning_rate':
+        make_with(maker, learning_rate=schedule)
+        return
     with pytest.raises(TypeError) as refusal:
-        diffgradw(0.1, **{name: optax.constant_schedule(0.5)})
+        make_with(maker, **{name: schedule})
     assert_names(refusal, name, 'must be a number')
 
 
 @pytest.mark.parametrize(
-    'name, value',
+    'maker, name, value',
     [
-        ('b1', 0.0),
-        ('b1', 0),
-        ('b2', np.float32(0.5)),
-        ('b2', math.nextafter(1.0, 0.0)),
-        ('eps', 0.0),
-        ('eps_root', 1e300),
-        ('weight_decay', 0),
-        ('learning_rate', 0.0),
-        ('learning_rate', 100),
-        ('learning_rate', optax.constant_schedule(0.1)),
+        (diffgradw, 'b1', 0.0),
+        (diffgradw, 'b1', 0),
+        (diffgradw, 'b2', np.float32(0.5)),
+        (diffgradw, 'b2', math.nextafter(1.0, 0.0)),
+        (diffgradw, 'eps', 0.0),
+        (diffgradw, 'eps_root', 1e300),
+        (diffgradw, 'weight_decay', 0),
+        (diffgradw, 'learning_rate', 0.0),
+        (diffgradw, 'learning_rate', 100),
+        (diffgradw, 'learning_rate', optax.constant_schedule(0.1)),
+        (diffrgrad, 'threshold', 4),
+        (swats, 'switch_tolerance', 0.0),
+        (correct_by_difference, 'gamma', 0),
+        (correct_by_difference, 'gamma', 10.0),
+        (correct_by_difference, 'b1', 0.0),
+        (correct_by_difference, 'max_norm', 0),
+        (correct_by_difference, 'max_norm', 1e300),
+        (scale_by_gains, 'beta', 0),
+        (scale_by_gains, 'beta', math.nextafter(1.0, 0.0)),
+        (scale_by_gains, 'min_gain', 0.0),
+        (scale_by_gains, 'min_gain', 1),
+        (scale_by_gains, 'max_gain', 1),
+        (scale_by_gains, 'max_gain', np.float32(1e30)),
+        (gradient_dropout, 'keep_prob', 0),
+        (gradient_dropout, 'keep_prob', 1.0),
+        (learning_rate_dropout, 'keep_prob', np.float32(1.0)),
     ],
 )
-def test_bounds_and_other_numbers_are_allowed(name, value):
-    optimizer = make_with(diffgradw, **{name: value})
+def test_bounds_and_other_numbers_are_allowed(maker, name, value):
+    optimizer = make_with(maker, **{name: value})
     params = jnp.ones(2)
     updates, _ = optimizer.update(params, optimizer.init(params), params)
     assert jnp.all(jnp.isfinite(updates))
 
 
-@pytest.mark.parametrize(
-    'name, value',
-    [
-        ('b1', 2.0),
-        ('b2', 2.0),
-        ('eps', -1.0),
-        ('eps_root', -0.5),
-        ('weight_decay', -1.0),
-        ('learning_rate', -1.0),
-    ],
-)
-def test_traced_number_is_never_looked_at(name, value):
+@pytest.mark.parametrize('maker, name', NUMBERS)
+def test_traced_number_is_never_looked_at(maker, name):
     params = jnp.ones(2)
 
     @jax.jit
     def step(number):
-        optimizer = make_with(diffgradw, **{name: number})
+        optimizer = make_with(maker, **{name: number})
         return optimizer.update(params, optimizer.init(params), params)[0]
 
-    assert step(value).shape == (2,)
+    # Outside the range of every argument.
+    assert step(-1.0).shape == (2,)
     # A concrete array passes unread too: reading it would wait for its device.
-    for array in (jnp.asarray(value), np.asarray(value)):
-        make_with(diffgradw, **{name: array})
+    for array in (jnp.asarray(-1.0), np.asarray(-1.0)):
+        make_with(maker, **{name: array})
 
 
 @pytest.mark.parametrize('value', [None, 0.5, 1, ('dfc',), ['dfc']], ids=repr)
-@pytest.mark.parametrize('maker', MAKERS)
+@pytest.mark.parametrize('maker', makers_taking('friction'))
 def test_friction_that_is_no_function_is_refused(maker, value):
     with pytest.raises(TypeError) as refusal:
         make_with(maker, friction=value)
     assert_names(refusal, 'friction must be a callable or one of dfc', repr(value))
 
 
-@pytest.mark.parametrize('maker', MAKERS)
+@pytest.mark.parametrize('maker', makers_taking('friction'))
 def test_unknown_friction_is_refused(maker):
     with pytest.raises(ValueError) as refusal:
         make_with(maker, friction='relu')
     assert_names(refusal, 'friction must be a callable or one of dfc', "'relu'")
 
 
-def wrapped(*, learning_rate=0.1, **arguments):
-    return with_friction(optax.sgd(learning_rate), **arguments)
+def wrapped(*, learning_rate=0.1, prev_grad_dtype=None):
+    return with_friction(optax.sgd(learning_rate), prev_grad_dtype=prev_grad_dtype)
+
+
+STORES = [
+    pytest.param(maker, name, id=f'{maker.__name__}-{name}')
+    for name in ('mu_dtype', 'prev_grad_dtype')
+    for maker in (*MAKERS, wrapped)
+    if takes(maker, name)
+]
 
 
 @pytest.mark.parametrize(
@@ -160,11 +240,7 @@ def wrapped(*, learning_rate=0.1, **arguments):
     ],
     ids=lambda value: repr(value) if isinstance(value, str) else None,
 )
-@pytest.mark.parametrize(
-    'maker, name',
-    [(maker, name) for maker in MAKERS for name in ('mu_dtype', 'prev_grad_dtype')]
-    + [(wrapped, 'prev_grad_dtype')],
-)
+@pytest.mark.parametrize('maker, name', STORES)
 def test_storage_that_is_no_floating_dtype_is_refused(maker, name, value, shown):
     with pytest.raises(TypeError) as refusal:
         make_with(maker, **{name: value})
@@ -190,17 +266,26 @@ def test_scalar_type_under_inject_hyperparams_is_refused_with_the_remedy(name):
     remedied.init(jnp.ones(2))
 
 
+COMPLEX = {'real': np.ones(2), 'rotation': [np.ones(2, 'complex64')]}
+
+
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
-def test_complex_parameter_is_refused_where_its_gradient_could_not_be_kept(dtype):
-    params = {'real': jnp.ones(2), 'rotation': [jnp.ones(2, 'complex64')]}
-    optimizer = with_friction(optax.sgd(0.1), prev_grad_dtype=dtype)
+@pytest.mark.parametrize('maker, name', STORES)
+def test_complex_parameter_is_refused_where_it_could_not_be_kept(maker, name, dtype):
+    optimizer = make_with(maker, **{name: dtype})
     with pytest.raises(TypeError) as refusal:
-        optimizer.init(params)
+        optimizer.init(COMPLEX)
+    assert_names(refusal, f'{name}={dtype}', "['rotation'][0]", 'complex64', 'None')
+    make_with(maker, **{name: 'complex64'}).init(COMPLEX)
+    make_with(maker).init(COMPLEX)
+
+
+def test_complex_parameter_is_refused_where_its_gradient_needs_a_sign():
+    with pytest.raises(TypeError) as refusal:
+        scale_by_gains().init(COMPLEX)
     assert_names(
-        refusal, f'prev_grad_dtype={dtype}', "['rotation'][0]", 'complex64', 'None'
+        refusal, 'scale_by_gains', "['rotation'][0]", 'must be real', 'complex64'
     )
-    with_friction(optax.sgd(0.1), prev_grad_dtype='complex64').init(params)
-    with_friction(optax.sgd(0.1)).init(params)
 
 
 PARAMS = {'dense': {'kernel': np.ones((2, 3)), 'bias': np.ones(3)}, 'gain': np.ones(())}
@@ -249,8 +334,11 @@ def test_gradients_that_do_not_fit_the_state_are_refused_by_leaf(misfit, jit):
     assert_names(refusal, *parts, 'call init with the parameters')
 
 
-@pytest.mark.parametrize('maker', MAKERS)
+@pytest.mark.parametrize(
+    'maker', [maker for maker in MAKERS if not takes(maker, 'keep_prob')]
+)
 def test_misfit_is_refused_by_every_optimizer_before_the_inner_one_sees_it(maker):
+    # Dropout alone has no state shaped like the parameters.
     grads, parts = MISFITS['other_shape']
     optimizer = make_with(maker)
     with pytest.raises(ValueError) as refusal:

@@ -216,7 +216,7 @@ def test_a_finished_run_is_reported_and_not_repeated(finished, monkeypatch):
         ({'friction': 'dfc2'}, r'friction=None \(now dfc2\)'),
         ({'limit_test': 40}, r'limit_test=50 \(now 40\), data_checksum='),
         ({'resume': False}, 'already holds a run'),
-        ({'optimizer': 'adamm'}, 'adamm is unknown: a base is one of sgd'),
+        ({'optimizer': 'adamm'}, "'adamm' is unknown. A base is one of sgd"),
         ({'batch_size': 129}, '129 is larger than the 128 training images'),
         ({'batch_size': 0}, '--batch-size 0 must be at least 1'),
         ({'epochs': 0}, '--epochs 0 must be at least 1'),
@@ -371,6 +371,6 @@ def test_an_unknown_optimizer_stops_a_comparison_before_it_starts(tmp_path):
     comparison = compare.Comparison(
         optimizers=('adam', 'adamm'), out_dir=tmp_path / 'runs'
     )
-    with pytest.raises(UserError, match='adamm is unknown'):
+    with pytest.raises(UserError, match="'adamm' is unknown"):
         compare.compare(comparison)
     assert not (tmp_path / 'runs').exists()

@@ -1,6 +1,5 @@
 """Identities that diffGrad has to obey to the last bit, and the shape of its API."""
 
-
 import chex
 import jax
 import jax.numpy as jnp

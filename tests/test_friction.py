@@ -1,5 +1,7 @@
 """Coefficients as functions: ranges, symmetries, dtypes; and what they do to steps."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 import references
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from problems import gradient_trajectory
 
 from diffgrad_optax import (
     diffgrad,
@@ -19,10 +22,11 @@ from diffgrad_optax import (
     with_friction,
 )
 
-NAMES = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5')
+NAMES = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5', 'relative_dfc')
 PER_ELEMENT = ('dfc', 'dfc1', 'dfc2')
-PER_ARRAY = ('dfc3', 'dfc4', 'dfc5')
-WITH_ABSOLUTE_VALUE = ('dfc', 'dfc2', 'dfc3', 'dfc4', 'dfc5')
+WITH_MEAN = ('dfc3', 'dfc4', 'dfc5')
+PER_ARRAY = (*WITH_MEAN, 'relative_dfc')
+WITH_ABSOLUTE_VALUE = ('dfc', 'dfc2', *PER_ARRAY)
 
 settings.register_profile(
     'deterministic', derandomize=True, deadline=None, database=None, max_examples=20
@@ -51,6 +55,8 @@ def ξ(name, grad, prev_grad):
 @pytest.mark.parametrize('name', NAMES)
 @given(grad=arrays(np.float64), prev_grad=arrays(np.float64))
 def test_coefficient_equals_its_equation(name, grad, prev_grad):
+    if name == 'relative_dfc':  # whose squares must be numbers
+        assume(not np.any(grad) or references.root_mean_square(grad) > 1e-150)
     np.testing.assert_allclose(
         ξ(name, grad, prev_grad),
         references.coefficient(name, grad, prev_grad),
@@ -62,18 +68,24 @@ def test_coefficient_equals_its_equation(name, grad, prev_grad):
 
 
 @pytest.mark.parametrize(
-    'name, low, high', [('dfc', 0.5, 1.0), ('dfc1', 0.0, 1.0), ('dfc2', 0.5, 5.0)]
+    'name, low, high',
+    [
+        ('dfc', 0.5, 1.0),
+        ('dfc1', 0.0, 1.0),
+        ('dfc2', 0.5, 5.0),
+        ('relative_dfc', 0.5, 1.0),
+    ],
 )
 @given(grad=arrays(), prev_grad=arrays())
-def test_coefficient_per_element_stays_in_its_range(name, low, high, grad, prev_grad):
+def test_coefficient_stays_in_its_range(name, low, high, grad, prev_grad):
     coefficient = ξ(name, grad, prev_grad)
     assert np.all(coefficient >= low)
     assert np.all(coefficient <= high)
 
 
-@pytest.mark.parametrize('name', PER_ARRAY)
+@pytest.mark.parametrize('name', WITH_MEAN)
 @given(grad=arrays(), prev_grad=arrays())
-def test_coefficient_per_array_stays_in_its_range(name, grad, prev_grad):
+def test_coefficient_with_the_mean_stays_in_its_range(name, grad, prev_grad):
     coefficient = ξ(name, grad, prev_grad)
     μ = np.mean(np.abs(grad.astype(np.float64)))
     # The bound is in float64: in float32 μ up to 100 is known to 1e-5.
@@ -118,14 +130,14 @@ def test_dfc_and_dfc2_grow_with_the_difference(grad, prev_grad):
         assert np.all(np.diff(np.asarray(ξ(name, grad, prev_grad))[order]) >= 0.0)
 
 
-@pytest.mark.parametrize('name', PER_ELEMENT)
+@pytest.mark.parametrize('name', [*PER_ELEMENT, 'relative_dfc'])
 @given(grad=arrays())
 def test_equal_gradients_give_exactly_one_half(name, grad):
     np.testing.assert_array_equal(ξ(name, grad, grad), np.full(4, 0.5, np.float32))
 
 
-@pytest.mark.parametrize('name', PER_ARRAY)
-def test_equal_gradients_give_less_than_one_half_per_array(name):
+@pytest.mark.parametrize('name', WITH_MEAN)
+def test_equal_gradients_give_less_than_one_half_with_the_mean(name):
     grad = np.array([1.0, -3.0, 0.0, 4.0])
     np.testing.assert_allclose(ξ(name, grad, grad), 1.0 / (1.0 + np.exp(2.0)))
 
@@ -214,6 +226,151 @@ def test_statistics_of_16_bit_gradients_are_taken_in_float32(name, dtype, most, 
         # float32's sums of 4096 numbers, in an exponent of 10.
         rtol=1e-5,
     )
+
+
+# What relative_dfc is for: the scale of the gradients does not matter.
+
+
+def not_tiny(dtype=np.float32):
+    """Arrays in which no square is lost, be they scaled by 2^-20."""
+    return arrays(dtype).map(lambda array: np.where(abs(array) < 1e-6, 0, array))
+
+
+@given(grad=not_tiny(), prev_grad=not_tiny(), power=st.integers(-20, 20))
+def test_relative_coefficient_is_the_same_at_every_power_of_two(grad, prev_grad, power):
+    scale = np.float32(2.0**power)
+    np.testing.assert_array_equal(
+        ξ('relative_dfc', scale * grad, scale * prev_grad),
+        ξ('relative_dfc', grad, prev_grad),
+    )
+
+
+@pytest.mark.parametrize('scale', [1e-4, 1e4])
+@given(grad=not_tiny(), prev_grad=not_tiny())
+def test_relative_coefficient_is_the_same_at_every_scale(scale, grad, prev_grad):
+    scale = np.float32(scale)
+    np.testing.assert_allclose(
+        ξ('relative_dfc', scale * grad, scale * prev_grad),
+        ξ('relative_dfc', grad, prev_grad),
+        rtol=1e-6,
+    )
+
+
+def coefficients_of_a_run(scale, name, grads, prev_grad_dtype=None):
+    """ξ and the updates of every step of diffgrad on `scale` times `grads`.
+
+    With eps = 0, because ε has the scale of the gradients.
+    """
+    optimizer = diffgrad(0.1, eps=0.0, friction=name, prev_grad_dtype=prev_grad_dtype)
+    state = optimizer.init(jax.tree.map(jnp.zeros_like, grads[0]))
+    ξs, all_updates = [], []
+    for step_grads in grads:
+        scaled = jax.tree.map(
+            lambda g: jnp.asarray(g * g.dtype.type(scale)), step_grads
+        )
+        ξs.append(friction_coefficients(scaled, state, name))
+        updates, state = optimizer.update(scaled, state)
+        all_updates.append(updates)
+    return ξs, all_updates
+
+
+def nonzero_gradients(dtype):
+    """The trajectory without zeros, which Adam divides by zero at eps = 0."""
+    return [
+        jax.tree.map(lambda g: np.where(g == 0.0, 0.5, g).astype(dtype), tree)
+        for tree in gradient_trajectory()
+    ]
+
+
+@pytest.mark.parametrize('prev_grad_dtype', [None, 'bfloat16'])
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('scale', [2.0**-13, 2.0**13])
+def test_a_run_at_another_power_of_two_has_the_same_relative_coefficients_and_steps(
+    scale, dtype, prev_grad_dtype
+):
+    grads = nonzero_gradients(dtype)
+    chex.assert_trees_all_equal(
+        coefficients_of_a_run(scale, 'relative_dfc', grads, prev_grad_dtype),
+        coefficients_of_a_run(1.0, 'relative_dfc', grads, prev_grad_dtype),
+    )
+
+
+@pytest.mark.parametrize('dtype, rtol', [('float32', 1e-6), ('float64', 1e-14)])
+@pytest.mark.parametrize('scale', [1e-4, 1e4])
+def test_a_run_at_another_scale_has_the_same_relative_coefficients(scale, dtype, rtol):
+    grads = nonzero_gradients(dtype)
+    ξs, _ = coefficients_of_a_run(scale, 'relative_dfc', grads)
+    expected, _ = coefficients_of_a_run(1.0, 'relative_dfc', grads)
+    chex.assert_trees_all_close(ξs, expected, rtol=rtol)
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name != 'relative_dfc'])
+@pytest.mark.parametrize('scale', [1e-4, 1e4])
+def test_a_run_at_another_scale_has_other_coefficients_of_the_paper(scale, name):
+    grads = nonzero_gradients('float64')
+    ξs, _ = coefficients_of_a_run(scale, name, grads)
+    expected, _ = coefficients_of_a_run(1.0, name, grads)
+    for step, others in zip(ξs[1:], expected[1:], strict=True):
+        difference = jax.tree.map(lambda ξ, η: float(np.max(abs(ξ - η))), step, others)
+        assert max(jax.tree.leaves(difference)) > 0.01
+
+
+@given(data=st.data(), power=st.integers(-10, 10))
+def test_any_run_at_another_power_of_two_has_the_same_relative_coefficients(
+    data, power
+):
+    grads = [data.draw(not_tiny()) for _ in range(4)]
+    grads = [np.where(g == 0.0, np.float32(1.0), g) for g in grads]
+    chex.assert_trees_all_equal(
+        coefficients_of_a_run(2.0**power, 'relative_dfc', grads),
+        coefficients_of_a_run(1.0, 'relative_dfc', grads),
+    )
+
+
+@pytest.mark.parametrize('size', [2e-18, 1.0, 2e18])
+def test_relative_coefficient_is_scale_free_to_the_ends_of_its_documented_range(size):
+    grad, prev_grad = np.array([3.0, -4.0, 1.0, 0.0]), np.array([3.0, 1.0, 0.5, -1.0])
+    np.testing.assert_allclose(
+        ξ('relative_dfc', np.float32(size * grad), np.float32(size * prev_grad)),
+        references.coefficient('relative_dfc', grad, prev_grad),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float32', 'float64'])
+def test_zero_gradients_have_one_half_where_they_were_zero_and_else_one(dtype):
+    zero = jnp.zeros(3, dtype)
+    before = jnp.asarray([0.0, 1e-3, -2.0], dtype)
+    np.testing.assert_array_equal(ξ('relative_dfc', zero, zero), np.full(3, 0.5))
+    np.testing.assert_array_equal(ξ('relative_dfc', zero, before), [0.5, 1.0, 1.0])
+
+
+def test_relative_coefficient_of_a_change_as_large_as_the_rms_is_that_of_one():
+    # rms = 5
+    grad, prev_grad = np.array([7.0, 1.0]), np.array([2.0, 6.0])
+    np.testing.assert_allclose(
+        ξ('relative_dfc', grad, prev_grad), np.full(2, references.sigmoid(1.0))
+    )
+
+
+@pytest.mark.parametrize('c', [0.0, 0.3, 3.0])
+def test_c_weighs_the_change(c):
+    rng = np.random.default_rng(0)
+    grad, prev_grad = rng.normal(size=(2, 6))
+    weighted = functools.partial(friction.relative_dfc, c=c)
+    expected = references.coefficient('relative_dfc', grad, prev_grad, c=c)
+    np.testing.assert_allclose(weighted(grad, prev_grad), expected, rtol=1e-14)
+    traced = jax.jit(friction.relative_dfc)(grad, prev_grad, c)
+    np.testing.assert_allclose(traced, expected, rtol=1e-14)
+    optimizer = diffgrad(0.1, friction=weighted)
+    _, state = optimizer.update(prev_grad, optimizer.init(prev_grad))
+    ξs = friction_coefficients(grad, state, weighted)
+    np.testing.assert_allclose(ξs, expected, rtol=1e-14)
+    adam = optax.adam(0.1)
+    _, adam_state = adam.update(prev_grad, adam.init(prev_grad))
+    adam_updates, _ = adam.update(grad, adam_state)
+    updates, _ = optimizer.update(grad, state)
+    np.testing.assert_allclose(updates, expected * adam_updates, rtol=1e-14)
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

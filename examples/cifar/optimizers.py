@@ -5,7 +5,9 @@
 Each modifier has its own place in the chain, so their order does not matter. Many
 names are compositions themselves (`adamw` is `adam+decay`), among them the optimizers
 of the diffGrad paper's Table I, at PyTorch's defaults, and the 18 of the
-mix-and-match study.
+mix-and-match study. What there is:
+
+    python -m examples.cifar.optimizers
 """
 
 import functools
@@ -62,17 +64,15 @@ def compose(
     """
     base, *parts = expand(name)
     if base not in BASES:
-        raise UserError(f'optimizer {base} is unknown: {what_exists()}')
+        raise refusal(name, f'{base!r} is unknown')
     given: dict[str, Any] = {}
     for part in parts:
         modifier, equals, value = part.partition('=')
         if modifier not in MODIFIERS:
-            raise UserError(f'optimizer {name}: {part!r} is unknown: {what_exists()}')
+            raise refusal(name, f'{part!r} is unknown')
         if modifier in given:
-            raise UserError(
-                f'optimizer {name} is {"+".join([base, *parts])}: it has {modifier} '
-                'twice, leave one out'
-            )
+            whole = '+'.join([base, *parts])
+            raise refusal(name, f'{whole} has {modifier} twice, leave one out')
         given[modifier] = parsed(name, modifier, value) if equals else None
     if weight_decay is not None:
         modifier = 'decay' if 'decay' in given else 'l2'
@@ -100,11 +100,12 @@ def expand(name: str) -> list[str]:
     return [*expand(NAMES[first]), *rest] if first in NAMES else [first, *rest]
 
 
-def what_exists() -> str:
-    return (
-        f'a base is one of {", ".join(BASES)}; names of compositions are '
-        f'{", ".join(NAMES)}; to either add modifiers, as in lion+friction or '
-        f'adam+l2=1e-4, from {", ".join(MODIFIERS)}'
+def refusal(name: str, why: str) -> UserError:
+    """An error that lists what exists."""
+    return UserError(
+        f'optimizer {name}: {why}. A base is one of {", ".join(BASES)}; names of '
+        f'compositions are {", ".join(NAMES)}; to either add modifiers, as in '
+        f'lion+friction or adam+l2=1e-4, from {", ".join(MODIFIERS)}'
     )
 
 
@@ -112,7 +113,7 @@ def parsed(name: str, modifier: str, text: str) -> Any:
     """The value of a modifier, of the type of its default."""
     default = MODIFIERS[modifier].default
     if default is None:
-        raise UserError(f'optimizer {name}: {modifier} takes no value')
+        raise refusal(name, f'{modifier} takes no value')
     try:
         return type(default)(text)
     except ValueError:
@@ -153,14 +154,13 @@ def check_fits(name: str, base: str, modifiers: dict[str, Any]) -> None:
                 if modifier not in b.refuses
                 and (modifier in b.takes or modifier not in ARGUMENTS)
             ]
-            raise UserError(
-                f'optimizer {name}: {base} has no place for {modifier}, which goes '
-                f'with {", ".join(able)}'
+            raise refusal(
+                name,
+                f'{base} has no place for {modifier}, which goes with '
+                f'{", ".join(able)}',
             )
     if base == 'sgd' and 'nesterov' in modifiers and not modifiers.get('momentum'):
-        raise UserError(
-            f'optimizer {name}: nesterov needs a momentum: write sgd+momentum+nesterov'
-        )
+        raise refusal(name, 'nesterov needs a momentum, sgd+momentum+nesterov')
 
 
 def make_optimizer(
@@ -241,3 +241,21 @@ def _make(
     if 'lookahead' in modifiers:
         return optax.lookahead(optimizer, modifiers['lookahead'], slow_step_size=0.5)
     return optimizer
+
+
+def main() -> None:
+    """Prints every base, modifier and name."""
+    print('bases, with their learning rates and the modifiers that they alone take:')
+    for name, base in BASES.items():
+        print(f'  {name:20s}{base.learning_rate:<8g}{" ".join(base.takes)}'.rstrip())
+    print('\nmodifiers, with their values where none is given:')
+    for name, modifier in MODIFIERS.items():
+        default = '' if modifier.default is None else modifier.default
+        print(f'  {name:20s}{default:<8}{modifier.help}')
+    print('\nnames of compositions:')
+    for name, composition in NAMES.items():
+        print(f'  {name:28s}{composition}')
+
+
+if __name__ == '__main__':
+    main()
