@@ -62,7 +62,7 @@ def scale_by_adadiff(
     Raises:
       ValueError, TypeError: as :func:`adadiff`.
 
-    A first step is ±1/√2: the change from no gradient counts as much as the
+    Example: a first step is ±1/√2: the change from no gradient counts as much as the
     gradient. Where it then repeats, steps grow to ±1.
 
     >>> import jax.numpy as jnp
@@ -110,6 +110,9 @@ def scale_by_adadiff(
         squares = jnp.square(jnp.abs(g)) + jnp.square(jnp.abs(g - q))
         return β2 * nu.astype(real) + (1 - β2) * squares + ε
 
+    def larger(nu_max: jax.Array, nu: jax.Array) -> jax.Array:
+        return jnp.maximum(nu_max.astype(nu.dtype), nu)
+
     def update_fn(
         updates: optax.Updates,
         state: AdadiffState,
@@ -121,12 +124,13 @@ def scale_by_adadiff(
         count = optax.safe_increment(state.count)
         mu = jax.tree.map(first_moment, grads, state.mu)
         nu = jax.tree.map(second_moment, grads, state.prev_grad, state.nu)
-        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu) if amsgrad else None
+        nu_max = jax.tree.map(larger, state.nu_max, nu) if amsgrad else None
 
         def scaled(m: jax.Array, v: jax.Array, grad: jax.Array) -> jax.Array:
             m_hat = m / bias_correction(b1, count, v.dtype)
             v_hat = v / bias_correction(b2, count, v.dtype)
-            return (m_hat / (jnp.sqrt(v_hat) + eps)).astype(grad.dtype)
+            ε = jnp.asarray(eps, v.dtype)
+            return (m_hat / (jnp.sqrt(v_hat) + ε)).astype(grad.dtype)
 
         updates = jax.tree.map(scaled, mu, nu_max if amsgrad else nu, grads)
         new_state = AdadiffState(
@@ -176,14 +180,18 @@ def adadiff(
     that keeps its value makes long steps, one that jumps makes short ones.
     diffGrad does the opposite, its steps are the longer the more the gradient
     changes. Unlike diffGrad's, AdaDiff's steps do not depend on the gradients'
-    size, as far as `eps_root` is small against their squares: its sum over
-    1/(1 - b2) steps is what counts, 1e-5 with the defaults, so that gradients
-    below 3e-3 feel it. Below 3e-4 they are all but ignored: use 1e-16 there, as
-    the authors do for language models.
+    size, as far as `eps_root` is small against their squares. It sums up to
+    `eps_root` / (1 - b2), 1e-5 with the defaults: a steady gradient of 3e-3 makes
+    0.7 of a full step, one of 3e-4 a tenth, and far below that AdaDiff is SGD at
+    316 times the learning rate. Use 1e-16 there, as the authors do for language
+    models.
 
     Memory: three arrays per parameter (:math:`m`, :math:`v`, :math:`g_{t-1}`), one
     more with `amsgrad`, in the parameter's dtype. With bfloat16 parameters
-    :math:`v` stalls, as `optax.adam`'s does: 0.999 v rounds to v.
+    :math:`v` stalls, as `optax.adam`'s does: 0.999 v rounds to v. With float16
+    ones it underflows, and a `prev_grad_dtype` of float16 stores a gradient above
+    65504 as infinity, which :math:`v` then keeps: bfloat16 has neither limit. Under
+    :func:`optax.inject_hyperparams` see :func:`diffgrad` for bfloat16 parameters.
 
     Deviations. The README of the published code writes the bracket as
     :math:`g_t^2 - g_{t-1}^2`; here, as in its pseudocode and code, it is
@@ -191,7 +199,7 @@ def adadiff(
     state; the code adds it to the stored average at every step, and so does this
     (it is `optax.adabelief`'s `eps_root`). The code's amsgrad adds ε to the stored
     maximum too, which then grows without bound: not here. The code's weight decay
-    can be coupled: that is
+    is coupled; that is
     ``optax.chain(optax.add_decayed_weights(weight_decay), adadiff(...))``.
 
     Args:
@@ -234,14 +242,13 @@ def adadiff(
     ...         updates, state = optimizer.update(g, state, params)
     ...     print(updates)
     [-0.1  0.1]
-    [-0.0817  0.0535]
+    [-0.0817  0.0534]
 
     References:
-      The AdaDiff repository's code, of which the equations above are an account;
-      for the idea see Zhuang et al., `AdaBelief Optimizer
-      <https://arxiv.org/abs/2010.07468>`_, NeurIPS 2020, Algorithm 2. For the
-      maximum see Reddi et al., `On the Convergence of Adam and Beyond
-      <https://arxiv.org/abs/1904.09237>`_, ICLR 2018, Algorithm 2.
+      "AdaDiff: Adaptive Gradient Descent with the Differential of Gradient", by its
+      `code <https://github.com/deerOfHd/AdaDiff_v1>`_. Reddi et al., `On the
+      Convergence of Adam and Beyond <https://arxiv.org/abs/1904.09237>`_, ICLR 2018,
+      Algorithm 2, for the maximum.
     """
     check_learning_rate(learning_rate)
     check_number('weight_decay', weight_decay)

@@ -34,7 +34,7 @@ def check_number(
     if high < math.inf:
         allowed = f'in [{low:g}, {high:g}{"]" if closed else ")"}'
     else:
-        allowed = f'finite and >= {low:g}'
+        allowed = f'{"" if closed else "finite and "}>= {low:g}'
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f'{name} must be a number {allowed}, got {value!r}')
     number: Any = value  # typeshed gives numbers.Real no comparison with float

@@ -58,7 +58,8 @@ def diffrgrad(
       eps: added to the denominator outside the root, >= 0. Traceable.
       eps_root: added to the denominator inside the root, >= 0. Traceable.
       threshold: the :math:`\rho_t` from which on the second moment is used, at
-        least 4, below which :math:`r_t` does not exist. Traceable.
+        least 4, below which :math:`r_t` does not exist. With `b2` below 0.67 it is
+        never reached, because :math:`\rho_\infty < 5`. Traceable.
       friction: as :func:`diffgrad`. Static.
       prev_grad_dtype: as :func:`diffgrad`. Static.
 

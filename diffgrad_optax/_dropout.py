@@ -35,9 +35,9 @@ def gradient_dropout(
 
     The masks depend on the key, the step and the position of each array among the
     tree's leaves, on nothing else: they are the same under jit, in a scan, under
-    any sharding and after a checkpoint. The same `key` may be given to both
-    dropouts, which draw different masks from it, and to `optax.add_noise`; the groups
-    of an `optax.partition` need keys of their own.
+    any sharding and after a checkpoint (orbax stores typed keys). The same `key` may
+    be given to both dropouts, which draw different masks from it, and to
+    `optax.add_noise`; the groups of an `optax.partition` need keys of their own.
 
     Args:
       keep_prob: the probability that an element is kept, in [0, 1]. Traceable.
@@ -53,20 +53,23 @@ def gradient_dropout(
       TypeError: if `keep_prob` is no number, or `key` neither integer nor a
         typed key.
 
+    Example: another half of the elements moves at each step.
+
     >>> import jax.numpy as jnp
     >>> import optax
     >>> from diffgrad_optax import gradient_dropout
-    >>> optimizer = optax.chain(gradient_dropout(0.5, key=0), optax.sgd(1.0))
+    >>> optimizer = optax.chain(gradient_dropout(0.5, key=1), optax.sgd(1.0))
     >>> state = optimizer.init(jnp.zeros(8))
     >>> for _ in range(2):
     ...     updates, state = optimizer.update(jnp.ones(8), state)
-    ...     print(updates)
-    [-1. -1. -1. -0. -1. -1. -0. -0.]
-    [-0. -0. -0. -1. -0. -1. -1. -0.]
+    ...     print(['moves' if u else '-' for u in updates])
+    ['moves', '-', 'moves', 'moves', '-', '-', '-', '-']
+    ['-', 'moves', '-', '-', 'moves', 'moves', 'moves', '-']
 
     References:
-      A regulariser of the study that this package reproduces, which keeps 0.9;
-      dropout itself is Srivastava et al., JMLR 15 (2014) 1929.
+      Srivastava et al., `Dropout: A Simple Way to Prevent Neural Networks from
+      Overfitting <https://jmlr.org/papers/v15/srivastava14a.html>`_, JMLR 15 (2014),
+      for the masks, which act on activations there.
     """
     return _dropout(keep_prob, key, salt=0x67726164)
 
@@ -102,19 +105,19 @@ def learning_rate_dropout(
     Raises:
       ValueError, TypeError: as :func:`gradient_dropout`.
 
-    Half of the elements stay where they are, and make the whole step when it is
-    their turn, because Adam has seen their gradients:
+    Example: elements that stayed make the whole step when it is their turn, because
+    Adam has seen their gradients.
 
     >>> import jax.numpy as jnp
     >>> import optax
     >>> from diffgrad_optax import learning_rate_dropout
-    >>> optimizer = optax.chain(optax.adam(0.1), learning_rate_dropout(0.5, key=0))
-    >>> state = optimizer.init(jnp.zeros(6))
+    >>> optimizer = optax.chain(optax.adam(0.1), learning_rate_dropout(0.5, key=1))
+    >>> state = optimizer.init(jnp.zeros(8))
     >>> for _ in range(2):
-    ...     updates, state = optimizer.update(jnp.ones(6), state)
-    ...     print(updates)
-    [ 0.  -0.1 -0.1 -0.1  0.   0. ]
-    [-0.1  0.   0.  -0.1 -0.1 -0.1]
+    ...     updates, state = optimizer.update(jnp.ones(8), state)
+    ...     print([f'{u:.1f}' if u else '-' for u in updates])
+    ['-0.1', '-0.1', '-0.1', '-0.1', '-0.1', '-', '-0.1', '-']
+    ['-', '-0.1', '-', '-0.1', '-0.1', '-0.1', '-0.1', '-']
 
     References:
       Lin et al., `Learning Rate Dropout <https://arxiv.org/abs/1912.00144>`_, 2019.

@@ -99,10 +99,9 @@ def scale_by_gains(
 
     def next_gain(gain: jax.Array, sign: jax.Array, prev_sign: jax.Array) -> jax.Array:
         kept = sign * prev_sign
-        gain = jnp.where(
-            kept > 0, gain + beta, jnp.where(kept < 0, gain * (1 - beta), gain)
-        ).astype(gain.dtype)
-        return jnp.clip(gain, min_gain, max_gain).astype(gain.dtype)
+        β, low, high = (jnp.asarray(x, gain.dtype) for x in (beta, min_gain, max_gain))
+        gain = jnp.where(kept > 0, gain + β, jnp.where(kept < 0, gain * (1 - β), gain))
+        return jnp.clip(gain, low, high)
 
     def update_fn(
         updates: optax.Updates,

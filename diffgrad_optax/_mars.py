@@ -13,7 +13,7 @@ from diffgrad_optax._checks import (
     check_number,
     storage_dtype,
 )
-from diffgrad_optax._dtypes import at_least_float32, stable_dtypes
+from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
 from diffgrad_optax._previous import init_previous, next_previous
 
 
@@ -44,20 +44,24 @@ def correct_by_difference(
 
     Reach for it in language-model training, before `optax.scale_by_adam`,
     `optax.scale_by_lion` or `optax.contrib.scale_by_muon`; :func:`mars` is it
-    before AdamW. Give it the same `b1` as the optimizer after it.
+    before AdamW. Give it the decay of the momentum after it, which is `b1` of Adam
+    and `b2` of Lion.
 
     Memory: one array per parameter, in `prev_grad_dtype`. Time: one pass more and
     one sum per array.
 
-    Deviation: the published code applies it to arrays of two or more dimensions
-    and trains the others with AdamW. Here all are corrected; leave some out with
-    `optax.masked`.
+    Deviation: the published code applies it to matrices, arrays of exactly two
+    dimensions, and trains all others with AdamW at settings of their own. Here all
+    are corrected; leave some out with `optax.masked`. The derivative of the norm
+    does not exist where an array is zero: differentiate through the update only
+    elsewhere.
 
     Args:
       gamma: the part of the correction that is made, >= 0. Traceable.
       b1: decay rate of the momentum that follows, in [0, 1). Traceable.
-      max_norm: the largest norm of an array of :math:`c_t`, >= 0; in float32
-        elements must stay below 1e19. Traceable.
+      max_norm: the largest norm of an array of :math:`c_t`, >= 0; infinity for no
+        clipping. With float32 gradients above 1e19, whose squares overflow, the
+        whole array's update is 0. Traceable.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -88,7 +92,7 @@ def correct_by_difference(
     """
     check_number('gamma', gamma)
     check_number('b1', b1, high=1.0)
-    check_number('max_norm', max_norm)
+    check_number('max_norm', max_norm, closed=True)
     dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
 
     def init_fn(params: optax.Params) -> CorrectByDifferenceState:
@@ -97,10 +101,14 @@ def correct_by_difference(
     def corrected(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
         wide = at_least_float32(grad, prev_grad)
         g, q = grad.astype(wide), prev_grad.astype(wide)
-        c = g + (gamma * b1 / (1 - b1)) * (g - q)
+        real = real_dtype(wide)
+        γ, β1 = jnp.asarray(gamma, real), jnp.asarray(b1, real)
+        c = g + γ * β1 / (1 - β1) * (g - q)
         norm = jnp.sqrt(jnp.sum(jnp.abs(c) ** 2))
-        # Only above max_norm is there a division, and then not by zero.
-        factor = jnp.where(norm > max_norm, max_norm / norm, 1.0)
+        τ = jnp.asarray(max_norm, norm.dtype)
+        clips = norm > τ
+        # An array of zeros has no norm to divide by, and is not clipped.
+        factor = jnp.where(clips, τ / jnp.where(clips, norm, 1), 1)
         return (c * factor).astype(grad.dtype)
 
     def update_fn(
@@ -150,8 +158,10 @@ def mars(
     Memory: three arrays per parameter, one more than AdamW;
     `prev_grad_dtype=jnp.bfloat16` halves the third.
 
-    Deviations: as :func:`correct_by_difference`. The published code adds ε before
-    the second moment is bias-corrected; here, as in optax, it is added after.
+    With float16 as `prev_grad_dtype` a gradient above 65504 is stored as infinity,
+    and the next step is NaN; bfloat16 has no such limit.
+
+    Deviations: as :func:`correct_by_difference`.
 
     Args:
       learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
@@ -175,7 +185,7 @@ def mars(
       TypeError: if an argument is no number, callable or floating dtype where
         one is needed.
 
-    Example: a gradient that turns down is already followed downwards.
+    Example: a shrinking gradient shortens the step sooner than Adam's.
 
     >>> import jax.numpy as jnp
     >>> import optax

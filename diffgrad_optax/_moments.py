@@ -13,6 +13,6 @@ def bias_correction(
     """1 - decay^count, by which an average of `count` values is divided.
 
     By logarithms, because the difference itself loses four digits in float32 where
-    decay is near 1, and others from one compilation to the next.
+    decay is near 1, and not the same ones in every compilation.
     """
     return -jnp.expm1(count.astype(dtype) * jnp.log(jnp.asarray(decay, dtype)))

@@ -67,12 +67,13 @@ def swats(
     switch.
 
     The tolerance is absolute: of the size of the learning rate times the inverse of
-    the gradient's. In float32 rates above 1e-2 are further apart than 1e-9 and only
-    meet it by being equal: give a larger one there.
+    the gradient's. In float32 rates above 1.6e-2 are further apart than 1e-9 and only
+    meet it by being equal: give a larger one there. Under
+    :func:`optax.inject_hyperparams` see :func:`diffgrad` for bfloat16 parameters.
 
     Deviations. ε is added after the second moment is bias-corrected, as in optax;
     in the paper before. A switch needs :math:`\Lambda > 0`: the paper's algorithm
-    would climb where Adam's steps went uphill, the authors' code guards too. A
+    would climb where Adam's steps went uphill. A
     schedule goes on after the switch, as :math:`\Lambda\, \alpha_t / \alpha_s` with
     the rate :math:`\alpha_s` at the switch; with a number it is the paper's.
 

@@ -174,7 +174,7 @@ def friction_coefficients(
     if not states:
         raise ValueError(
             'opt_state holds no FrictionState: it must come from diffgrad, diffgradw, '
-            'scale_by_diffgrad or with_friction'
+            'diffrgrad, scale_by_diffgrad or with_friction'
         )
     for state in states:
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.prev_grad):

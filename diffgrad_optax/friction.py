@@ -39,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffgrad_optax._checks import check_number
 from diffgrad_optax._dtypes import at_least_float32
 
 __all__ = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5', 'relative_dfc')
@@ -148,9 +149,11 @@ def relative_dfc(
     r"""A scale-free coefficient: :math:`\xi_t = \sigma(c|g_{t-1} - g_t|/\mathrm{rms})`.
 
     The change is measured against the root mean square of the array's gradient,
-    so that a loss multiplied by 100 or by 0.01 has the same friction, which for
-    the paper's coefficients is another one each time. Before the first gradient
-    there is none to differ from: the first coefficient is σ(c |g_1|/rms).
+    so that a loss multiplied by 100 or by 0.01 has the same friction; the paper's
+    coefficients would all differ. It is well away from ½ where gradients change by
+    a sizeable part of their rms, as those of minibatches do; where a smooth loss is
+    followed in full, or a few elements make up the rms, it is near ½ too. Before the
+    first gradient there is none to differ from: ξ is σ(c |g|/rms) there.
 
     Not from a paper: this is what `dfc` lacks where gradients are small.
 
@@ -159,10 +162,14 @@ def relative_dfc(
       prev_grad: :math:`g_{t-1}`, the same shape.
       c: how much a change counts, >= 0; at 1 a change as large as the rms gives
         0.73. Set it with ``functools.partial(friction.relative_dfc, c=3.0)``.
+        Traceable.
 
     Returns:
       The coefficient in [½, 1), the same shape, float32 or wider: ½ where the
-      gradient repeats, be the whole array zero.
+      gradient repeats, also where the whole array is zero.
+
+    Raises:
+      ValueError, TypeError: if `c` is a plain number out of range, or not one.
 
     >>> import jax.numpy as jnp
     >>> from diffgrad_optax import friction
@@ -173,12 +180,13 @@ def relative_dfc(
     [0.5       0.7387 0.5      ]
     [0.5       0.7387 0.5      ]
     """
+    check_number('c', c)
     distance = _distance(grad, prev_grad)
     size = jnp.abs(grad.astype(at_least_float32(grad)))
     rms = jnp.sqrt(jnp.mean(size**2)).astype(distance.dtype)
     # All gradients zero: ½ where they were zero before, else as far as can be.
     tiny = np.finfo(distance.dtype).tiny
-    return jax.nn.sigmoid(c * distance / (rms + tiny))
+    return jax.nn.sigmoid(jnp.asarray(c, distance.dtype) * distance / (rms + tiny))
 
 
 def _difference(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:

@@ -1,9 +1,9 @@
 r"""Learning-rate schedules that optax lacks.
 
 Each returns a function from the step count :math:`t = 0, 1, \ldots` (an integer,
-traced or not) to the learning rate, as optax's schedules do, which are right here
-for everything else: exponential decay is `optax.exponential_decay`, reduction on a
-plateau `optax.contrib.reduce_on_plateau`.
+traced or not) to the learning rate, as optax's schedules do. For everything else use
+those: exponential decay is `optax.exponential_decay`, reduction on a plateau
+`optax.contrib.reduce_on_plateau`.
 """
 
 import numbers
@@ -42,8 +42,9 @@ def inverse_decay(
     check_number('decay_rate', decay_rate)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        # 1.0: an integer decay_rate times the count could overflow.
-        return jnp.asarray(init_value / (1.0 + decay_rate * (1.0 * jnp.asarray(count))))
+        # As a float: an integer decay_rate times an integer count could overflow.
+        t = jnp.asarray(count).astype(float)
+        return jnp.asarray(init_value / (1.0 + decay_rate * t))
 
     return schedule
 
@@ -51,13 +52,15 @@ def inverse_decay(
 def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
     r"""Halving every n steps: :math:`\alpha_t = \alpha_0\, 2^{-\lfloor t/n \rfloor}`.
 
+    Exact, where a compiled `optax.exponential_decay` in its staircase form is a step
+    late for some periods, 41 among them, because its quotient is rounded.
+
     Args:
       init_value: :math:`\alpha_0`, >= 0. Traceable.
       every: :math:`n`, at least 1. Static.
 
     Returns:
-      The schedule, exact where `optax.exponential_decay` in its staircase form is a
-      step late for some n.
+      The schedule.
 
     Raises:
       ValueError, TypeError: if a plain number is out of range, or not one.
@@ -72,9 +75,8 @@ def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
     every = int(every)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        # In integers, and so exact: optax.exponential_decay's quotient in floating
-        # point is below 1 at the first halving for some n, 41 among them.
-        return jnp.asarray(jnp.ldexp(init_value, -(jnp.asarray(count) // every)))
+        halvings = jnp.asarray(count).astype(int) // every
+        return jnp.asarray(jnp.ldexp(init_value, -halvings))
 
     return schedule
 
@@ -82,7 +84,7 @@ def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
 def triangular(
     base: jax.typing.ArrayLike, peak: jax.typing.ArrayLike, step_size: int
 ) -> optax.Schedule:
-    r"""The triangular cycle: from `base` up to `peak` and down again, for ever.
+    r"""The triangular cycle: from `base` to `peak` and back again, for ever.
 
     .. math::
 
@@ -121,8 +123,9 @@ def triangular(
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         # In integers, because counts above 2^24 are not float32 numbers: which half
         # of a cycle this is, and what part of it has gone.
-        count = jnp.asarray(count)
-        height = jnp.abs(count // step_size % 2 - count % step_size / step_size)
+        t = jnp.asarray(count).astype(int)
+        falling = (t // step_size % 2).astype(float)
+        height = jnp.abs(falling - (t % step_size).astype(float) / step_size)
         return jnp.asarray(base * (1 - height) + peak * height)
 
     return schedule

@@ -16,7 +16,15 @@ from flax import nnx
 from registry import REGISTRY
 
 import diffgrad_optax
-from diffgrad_optax import diffgrad, friction_coefficients, with_friction
+from diffgrad_optax import (
+    correct_by_difference,
+    diffgrad,
+    friction_coefficients,
+    gradient_dropout,
+    scale_by_adadiff,
+    scale_by_gains,
+    with_friction,
+)
 
 FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 MIXED = (('bfloat16', 'float32'), ('float32', 'bfloat16'), ('float16', 'bfloat16'))
@@ -277,6 +285,28 @@ def test_updates_have_the_gradients_dtype_and_state_keeps_its_types(
     updates, new_state = jax.eval_shape(opt.update, grads, state, params)
     assert avals(updates) == avals(grads)
     assert avals(new_state) == avals(state)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+@pytest.mark.parametrize(
+    'make',
+    [
+        scale_by_adadiff,
+        functools.partial(scale_by_adadiff, amsgrad=True),
+        scale_by_gains,
+        correct_by_difference,
+        functools.partial(gradient_dropout, 0.5, key=0),
+    ],
+    ids=['adadiff', 'amsgrad', 'gains', 'difference', 'dropout'],
+)
+def test_what_is_not_optaxs_promotes_no_dtype_by_itself(make, dtype):
+    # With friction and schedules there are tests of their own; optax's Adam promotes.
+    params = normal(0, dtype)
+    with jax.numpy_dtype_promotion('strict'):
+        opt = make()
+        state = opt.init(params)
+        for grads in gradients(dtype):
+            _, state = opt.update(grads, state, params)
 
 
 @pytest.mark.parametrize('dtype', FLOATS)

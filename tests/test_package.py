@@ -12,6 +12,9 @@ import jax
 import pytest
 
 import diffgrad_optax
+from examples.cifar.model import MODELS
+from examples.cifar.parts import BASES, MODIFIERS
+from examples.cifar.rates import SCHEDULES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
@@ -81,9 +84,26 @@ def test_every_public_name_is_in_the_readmes_table():
                 assert f'`{name}`' in rows, name
 
 
-def test_the_readmes_python_runs():
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
-    assert len(blocks) >= 2
+@pytest.mark.parametrize(('page', 'count'), [('README.md', 2), ('docs/choosing.md', 1)])
+def test_the_python_of_a_page_runs(page, count):
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / page).read_text(), re.S)
+    assert len(blocks) >= count
     with jax.enable_x64(False):
         for block in blocks:
-            exec(compile(block, 'README.md', 'exec'), {})
+            exec(compile(block, page, 'exec'), {})
+
+
+def test_every_public_name_is_on_the_page_about_choosing():
+    page = (ROOT / 'docs' / 'choosing.md').read_text()
+    modules = (diffgrad_optax, diffgrad_optax.friction, diffgrad_optax.schedules)
+    for module in modules:
+        for name in module.__all__:
+            # The coefficients stand there as a range, states with their optimizers.
+            if not re.fullmatch(r'dfc\d?|[A-Z].*|friction|scale_by_\w+grad', name):
+                assert re.search(rf'\b{name}\b', page), name
+
+
+def test_the_presets_of_the_example_are_in_its_readme():
+    page = (ROOT / 'examples' / 'cifar' / 'README.md').read_text()
+    for name in (*BASES, *MODIFIERS, *MODELS, *SCHEDULES):
+        assert f'`{name}`' in page, name

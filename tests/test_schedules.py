@@ -302,3 +302,19 @@ def test_number_of_steps_may_be_any_integer_type(formula, arguments, name):
         assert_equal_formula([schedule(t) for t in ts], formula, steps, ts)
         traced = [jax.jit(schedule)(np.int32(t)) for t in ts]
         assert_equal_formula(traced, formula, steps, ts)
+
+
+@pytest.mark.parametrize(
+    'schedule',
+    [
+        schedules.inverse_decay(0.5, 0.25),
+        schedules.halving(0.5, 3),
+        schedules.triangular(0.1, 0.5, 3),
+    ],
+    ids=['inverse_decay', 'halving', 'triangular'],
+)
+@pytest.mark.parametrize('dtype', ['int32', 'uint32'])
+def test_counts_of_any_integer_dtype_promote_none(schedule, dtype):
+    with jax.numpy_dtype_promotion('strict'):
+        rate = schedule(jnp.asarray(7, dtype))
+    np.testing.assert_allclose(rate, schedule(7), rtol=1e-6)
