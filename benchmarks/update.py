@@ -4,7 +4,7 @@ python -m benchmarks.update
 
 Times one jitted update of ResNet50's parameters (161 arrays) with parameters and
 state donated and the gradient made inside the step, for each optimizer in turn, and
-prints the medians.
+prints the medians. The first call of each traces and compiles it too.
 """
 
 import statistics
@@ -87,7 +87,7 @@ def make_step(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
 
 def main() -> None:
     """Prints a table in Markdown."""
-    programs, carries, sizes = {}, {}, {}
+    programs, carries, sizes, first_calls = {}, {}, {}, {}
     count = 0
     for name, optimizer in OPTIMIZERS.items():
         params = resnet50_params()
@@ -95,7 +95,9 @@ def main() -> None:
         state = optimizer.init(params)
         sizes[name] = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / count
         programs[name] = make_step(optimizer)
-        carries[name] = programs[name](params, state)
+        start = time.perf_counter()
+        carries[name] = jax.block_until_ready(programs[name](params, state))
+        first_calls[name] = time.perf_counter() - start
     times: dict[str, list[float]] = {name: [] for name in OPTIMIZERS}
     for _ in range(ROUNDS):
         for name, program in programs.items():
@@ -106,11 +108,17 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     device = jax.devices()[0].device_kind
     print(f'{count:,} parameters, jax {jax.__version__}, {device}, {ROUNDS} rounds\n')
-    print('| optimizer | state (bytes/parameter) | update (ms) | × optax.adam |')
-    print('|---|---:|---:|---:|')
+    print(
+        '| optimizer | state (bytes/parameter) | update (ms) | × optax.adam '
+        '| first call (s) |'
+    )
+    print('|---|---:|---:|---:|---:|')
     for name, median in medians.items():
         ratio = median / medians['optax.adam']
-        print(f'| {name} | {sizes[name]:.1f} | {1e3 * median:.0f} | {ratio:.2f} |')
+        print(
+            f'| {name} | {sizes[name]:.1f} | {1e3 * median:.0f} | {ratio:.2f} '
+            f'| {first_calls[name]:.0f} |'
+        )
 
 
 if __name__ == '__main__':

@@ -177,7 +177,12 @@ def test_a_plateau_is_remembered_when_a_run_goes_on(tmp_path, monkeypatch):
     # Every epoch is one without progress.
     rule = functools.partial(optax.contrib.reduce_on_plateau, rtol=1.0)
     monkeypatch.setattr(optax.contrib, 'reduce_on_plateau', rule)
-    settings = {'schedule': 'plateau', 'optimizer': MIXTURE, 'epochs': 7}
+    settings = {
+        'model': 'mlp',
+        'schedule': 'plateau',
+        'optimizer': MIXTURE,
+        'epochs': 7,
+    }
     whole, part = tmp_path / 'whole', tmp_path / 'part'
     result = train.train(config(whole, **settings), say=lambda line: None)
     state = arrays(whole, 7)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import typing
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +13,8 @@ import jax
 import pytest
 
 import diffgrad_optax
-from examples.cifar.model import MODELS
 from examples.cifar.parts import BASES, MODIFIERS
-from examples.cifar.rates import SCHEDULES
+from examples.cifar.train import Config
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
@@ -103,7 +103,11 @@ def test_every_public_name_is_on_the_page_about_choosing():
                 assert re.search(rf'\b{name}\b', page), name
 
 
-def test_the_presets_of_the_example_are_in_its_readme():
+def test_what_the_example_knows_by_name_is_in_its_readme():
     page = (ROOT / 'examples' / 'cifar' / 'README.md').read_text()
-    for name in (*BASES, *MODIFIERS, *MODELS, *SCHEDULES):
+    hints = typing.get_type_hints(Config)
+    for field in ('dataset', 'model', 'schedule'):
+        for name in typing.get_args(hints[field]):
+            assert f'`{name}`' in page, name
+    for name in (*BASES, *MODIFIERS):
         assert f'`{name}`' in page, name
