@@ -1,5 +1,6 @@
 """AdaDiff at every step: its equations, its published code, and what they exclude."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -10,8 +11,13 @@ import numpy as np
 import optax
 import pytest
 import references
-from problems import gradient_trajectory, initial_params
-from test_trajectories import assert_all_steps_close, per_array, run
+from problems import gradient_trajectory
+from test_trajectories import (
+    assert_all_steps_close,
+    assert_follows_decay_reference,
+    assert_follows_reference,
+    recorded_and_reproduced,
+)
 
 from diffgrad_optax import adadiff, scale_by_adadiff
 
@@ -26,26 +32,22 @@ RECORDING = json.loads(
 )
 
 
-def assert_follows_reference(make, *, jit=False, **hyperparameters):
-    grads = gradient_trajectory()
-    expected = per_array(
-        lambda array: references.adadiff(array, **hyperparameters), grads
-    )
-    actual = run(make(**hyperparameters), grads, initial_params(), jit=jit)
-    assert_all_steps_close(actual, expected)
+assert_follows_adadiff = functools.partial(
+    assert_follows_reference, oracle=references.adadiff
+)
 
 
 @pytest.mark.parametrize('amsgrad', [False, True], ids=['plain', 'amsgrad'])
 @pytest.mark.parametrize('hyperparameters', HYPERPARAMETERS)
 def test_every_step_equals_the_equations(hyperparameters, amsgrad):
-    assert_follows_reference(
+    assert_follows_adadiff(
         scale_by_adadiff, amsgrad=amsgrad, **HYPERPARAMETERS[hyperparameters]
     )
 
 
 @pytest.mark.parametrize('amsgrad', [False, True], ids=['plain', 'amsgrad'])
 def test_every_step_under_jit_equals_the_equations(amsgrad):
-    assert_follows_reference(scale_by_adadiff, amsgrad=amsgrad, jit=True)
+    assert_follows_adadiff(scale_by_adadiff, amsgrad=amsgrad, jit=True)
 
 
 @pytest.mark.parametrize('amsgrad', [False, True], ids=['plain', 'amsgrad'])
@@ -58,39 +60,26 @@ def test_every_step_with_a_schedule_and_decoupled_decay(mask, amsgrad):
     def schedule(count):
         return 0.1 / (1.0 + 0.25 * count)
 
-    grads, params = gradient_trajectory(), initial_params()
-    rates = [schedule(t) for t in range(len(grads))]
-    decayed = jax.tree.map(lambda _: True, params) if mask is None else mask
-    expected = per_array(
-        lambda array, param, is_decayed: references.decoupled_decay(
-            references.adadiff(array, amsgrad=amsgrad),
-            param,
-            rates,
-            0.3 if is_decayed else 0.0,
-        ),
-        grads,
-        params,
-        decayed,
+    assert_follows_decay_reference(
+        adadiff,
+        oracle=references.adadiff,
+        learning_rate=schedule,
+        weight_decay=0.3,
+        mask=mask,
+        jit=True,
+        amsgrad=amsgrad,
     )
-    optimizer = adadiff(schedule, amsgrad=amsgrad, weight_decay=0.3, mask=mask)
-    assert_all_steps_close(run(optimizer, grads, params, jit=True), expected)
 
 
-def recorded_and_reproduced(recorded, dtype):
-    hyperparameters = {
-        name: recorded[name] for name in ('b1', 'b2', 'eps_root', 'amsgrad')
-    }
-    optimizer = adadiff(RECORDING['learning_rate'], **hyperparameters)
-    update = jax.jit(optimizer.update)
-    trajectory = [np.array(param, dtype) for param in recorded['params']]
-    params = jnp.asarray(trajectory[0])
-    state = optimizer.init(params)
-    reproduced = []
-    for grads in RECORDING['grads']:
-        updates, state = update(np.array(grads, dtype), state, params)
-        params = optax.apply_updates(params, updates)
-        reproduced.append(params)
-    return trajectory[1:], reproduced
+def of_published_code(recorded, dtype):
+    names = ('b1', 'b2', 'eps_root', 'amsgrad')
+    hyperparameters = {name: recorded[name] for name in names}
+    return recorded_and_reproduced(
+        adadiff(RECORDING['learning_rate'], **hyperparameters),
+        [[param] for param in recorded['params']],
+        [[grad] for grad in RECORDING['grads']],
+        dtype,
+    )
 
 
 def id_of_recording(recorded):
@@ -99,13 +88,13 @@ def id_of_recording(recorded):
 
 @pytest.mark.parametrize('recorded', RECORDING['runs'], ids=id_of_recording)
 def test_every_step_of_the_published_code_is_reproduced(recorded):
-    theirs, ours = recorded_and_reproduced(recorded, np.float64)
+    theirs, ours = of_published_code(recorded, np.float64)
     assert_all_steps_close(ours, theirs)
 
 
 @pytest.mark.parametrize('recorded', RECORDING['runs'], ids=id_of_recording)
 def test_every_step_of_the_published_code_is_reproduced_in_float32(recorded, float32):
-    theirs, ours = recorded_and_reproduced(recorded, np.float32)
+    theirs, ours = of_published_code(recorded, np.float32)
     chex.assert_trees_all_equal_dtypes(ours, theirs)
     # Fifty roundings of parameters of size 1 to 6e-8.
     assert_all_steps_close(ours, theirs, rtol=0, atol=1e-6)
@@ -206,7 +195,7 @@ MUTANTS = {
 def test_the_comparison_fails_for_a_mutant(name):
     changes, hyperparameters = MUTANTS[name]
     with pytest.raises(AssertionError, match=r'Values not approx[\s\S]*at step'):
-        assert_follows_reference(adadiff_by(**changes), jit=True, **hyperparameters)
+        assert_follows_adadiff(adadiff_by(**changes), jit=True, **hyperparameters)
 
 
 @pytest.mark.parametrize('amsgrad', [False, True], ids=['plain', 'amsgrad'])
@@ -214,7 +203,7 @@ def test_the_comparison_fails_for_a_mutant(name):
 def test_the_comparison_passes_for_the_same_equations_written_again(
     hyperparameters, amsgrad
 ):
-    assert_follows_reference(adadiff_by(), jit=True, amsgrad=amsgrad, **hyperparameters)
+    assert_follows_adadiff(adadiff_by(), jit=True, amsgrad=amsgrad, **hyperparameters)
 
 
 def states(optimizer, grads):

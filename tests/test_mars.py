@@ -1,5 +1,6 @@
 """MARS: every step by the equations and by PyTorch's, the clipping, the mutants."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from problems import STEPS, gradient_trajectory, initial_params
-from test_trajectories import assert_all_steps_close, per_array, run
+from test_trajectories import (
+    assert_all_steps_close,
+    assert_follows_decay_reference,
+    assert_follows_reference,
+    per_array,
+    recorded_and_reproduced,
+    run,
+)
 
 import diffgrad_optax._mars as mars_module
 from diffgrad_optax import correct_by_difference, mars
@@ -40,49 +48,15 @@ CORRECTIONS = {
 }
 
 
-def assert_follows_reference(
-    make_optimizer=correct_by_difference, *, jit=False, **arguments
-):
-    """Compares `make_optimizer(**arguments)` with the corrected gradients."""
-    grads, params = gradient_trajectory(), initial_params()
-    expected = per_array(
-        lambda array: references.corrected_gradients(array, **arguments), grads
-    )
-    actual = run(make_optimizer(**arguments), grads, params, jit=jit)
-    assert_all_steps_close(actual, expected, rtol=1e-12, atol=0.0)
-
-
-def assert_mars_follows_reference(
-    make_optimizer=mars,
-    *,
+assert_correction_follows_reference = functools.partial(
+    assert_follows_reference, oracle=references.corrected_gradients
+)
+assert_mars_follows_reference = functools.partial(
+    assert_follows_decay_reference,
+    oracle=references.mars,
     learning_rate=0.03,
     weight_decay=0.0,
-    mask=None,
-    jit=False,
-    **arguments,
-):
-    """Compares every step with MARS-AdamW's equations."""
-    grads, params = gradient_trajectory(), initial_params()
-    rates = [
-        learning_rate(t) if callable(learning_rate) else learning_rate
-        for t in range(STEPS)
-    ]
-    decayed = jax.tree.map(lambda _: True, params) if mask is None else mask
-    expected = per_array(
-        lambda array, param, is_decayed: references.decoupled_decay(
-            references.mars(array, **arguments),
-            param,
-            rates,
-            weight_decay if is_decayed else 0.0,
-        ),
-        grads,
-        params,
-        decayed,
-    )
-    optimizer = make_optimizer(
-        learning_rate, weight_decay=weight_decay, mask=mask, **arguments
-    )
-    assert_all_steps_close(run(optimizer, grads, params, jit=jit), expected)
+)
 
 
 # Every step.
@@ -91,7 +65,9 @@ def assert_mars_follows_reference(
 @pytest.mark.parametrize('jit', [False, True], ids=['eager', 'jit'])
 @pytest.mark.parametrize('name', CORRECTIONS)
 def test_every_corrected_gradient_equals_the_equations(name, jit):
-    assert_follows_reference(jit=jit, **CORRECTIONS[name])
+    assert_correction_follows_reference(
+        correct_by_difference, jit=jit, **CORRECTIONS[name]
+    )
 
 
 @pytest.mark.parametrize('name', ['defaults', 'large_norm', 'other'])
@@ -118,40 +94,30 @@ def test_trajectory_has_clipped_and_unclipped_arrays(name):
 )
 @pytest.mark.parametrize('jit', [False, True], ids=['eager', 'jit'])
 def test_every_step_of_mars_equals_the_equations(arguments, jit):
-    assert_mars_follows_reference(jit=jit, **arguments)
+    assert_mars_follows_reference(mars, jit=jit, **arguments)
 
 
 @pytest.mark.parametrize('mask', [None, KERNEL_DECAYS], ids=['all_decays', 'kernel'])
 def test_every_step_of_mars_with_decay_equals_the_equations(mask):
-    assert_mars_follows_reference(weight_decay=0.3, mask=mask)
+    assert_mars_follows_reference(mars, weight_decay=0.3, mask=mask)
 
 
 def test_every_step_of_mars_with_a_schedule_equals_the_equations():
     def schedule(count):
         return 0.1 / (1.0 + 0.25 * count)
 
-    assert_mars_follows_reference(learning_rate=schedule, weight_decay=0.1, jit=True)
+    assert_mars_follows_reference(
+        mars, learning_rate=schedule, weight_decay=0.1, jit=True
+    )
 
 
-def recorded_and_reproduced(recorded, dtype):
-    """The parameters of each step: PyTorch's, and ours on its gradients."""
-    hyperparameters = {
-        name: recorded[name] for name in ('b1', 'b2', 'gamma', 'weight_decay')
-    }
+def of_pytorch_optimizer(recorded, dtype):
+    names = ('b1', 'b2', 'gamma', 'weight_decay')
+    hyperparameters = {name: recorded[name] for name in names}
     optimizer = mars(RECORDING['learning_rate'], eps=0.0, **hyperparameters)
-    update = jax.jit(optimizer.update)
-    trajectory = [
-        [np.array(leaf, dtype) for leaf in params] for params in recorded['params']
-    ]
-    params = jax.tree.map(jnp.asarray, trajectory[0])
-    state = optimizer.init(params)
-    reproduced = []
-    for grads in recorded['grads']:
-        grads = [np.array(leaf, dtype) for leaf in grads]
-        updates, state = update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        reproduced.append(params)
-    return trajectory[1:], reproduced
+    return recorded_and_reproduced(
+        optimizer, recorded['params'], recorded['grads'], dtype
+    )
 
 
 def id_of_recording(recorded):
@@ -160,7 +126,7 @@ def id_of_recording(recorded):
 
 @pytest.mark.parametrize('recorded', RECORDING['runs'], ids=id_of_recording)
 def test_every_step_of_an_independent_implementation_is_reproduced(recorded):
-    theirs, ours = recorded_and_reproduced(recorded, np.float64)
+    theirs, ours = of_pytorch_optimizer(recorded, np.float64)
     assert_all_steps_close(ours, theirs, rtol=1e-11, atol=0.0)
 
 
@@ -168,7 +134,7 @@ def test_every_step_of_an_independent_implementation_is_reproduced(recorded):
 def test_every_step_of_an_independent_implementation_is_reproduced_in_float32(
     recorded, float32
 ):
-    theirs, ours = recorded_and_reproduced(recorded, np.float32)
+    theirs, ours = of_pytorch_optimizer(recorded, np.float32)
     chex.assert_trees_all_equal_dtypes(ours, theirs)
     # Fifty steps of 1e-2, each with the rounding of 1 - b2^t to 1e-5 of itself in
     # float32, and parameters of size 1 to 6e-8.
@@ -494,17 +460,19 @@ OTHER_MUTANTS = {
 @pytest.mark.parametrize('name', RULES)
 def test_the_comparison_fails_for_another_rule(name):
     with pytest.raises(AssertionError, match=r'Values not approx[\s\S]*at step'):
-        assert_follows_reference(by_rule(RULES[name]), **CORRECTIONS['other'])
+        assert_correction_follows_reference(
+            by_rule(RULES[name]), **CORRECTIONS['other']
+        )
 
 
 def test_the_comparison_passes_for_the_same_rule():
-    assert_follows_reference(by_rule(paper), **CORRECTIONS['other'])
+    assert_correction_follows_reference(by_rule(paper), **CORRECTIONS['other'])
 
 
 @pytest.mark.parametrize('name', OTHER_MUTANTS)
 def test_the_comparison_fails_for_a_mutant(name):
     with pytest.raises(AssertionError, match=r'Values not approx[\s\S]*at step'):
-        assert_follows_reference(OTHER_MUTANTS[name], **CORRECTIONS['other'])
+        assert_correction_follows_reference(OTHER_MUTANTS[name], **CORRECTIONS['other'])
 
 
 @pytest.mark.parametrize(
@@ -519,7 +487,9 @@ def test_the_comparison_fails_for_a_mutant(name):
 def test_the_comparison_fails_for_another_previous_gradient(successor, monkeypatch):
     monkeypatch.setattr(mars_module, 'next_previous', successor)
     with pytest.raises(AssertionError, match=r'Values not approx[\s\S]*at step'):
-        assert_follows_reference(**CORRECTIONS['other'])
+        assert_correction_follows_reference(
+            correct_by_difference, **CORRECTIONS['other']
+        )
 
 
 def chained(*order):
@@ -577,4 +547,4 @@ def test_the_comparison_of_mars_fails_for_another_chain(order):
 def test_the_comparison_of_mars_passes_for_the_right_chain():
     right = chained('correct', 'adam', 'decay', 'rate')
     assert_mars_follows_reference(right, **MARS_ARGUMENTS)
-    assert_mars_follows_reference(**MARS_ARGUMENTS)
+    assert_mars_follows_reference(mars, **MARS_ARGUMENTS)

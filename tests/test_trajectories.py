@@ -58,12 +58,12 @@ def assert_all_steps_close(actual, expected, rtol=1e-11, atol=1e-13):
         )
 
 
-def assert_follows_reference(make_optimizer, *, jit=False, **hyperparameters):
-    """Compares `make_optimizer(**hyperparameters)` with diffGrad's equations."""
+def assert_follows_reference(
+    make_optimizer, *, oracle=references.diffgrad, jit=False, **hyperparameters
+):
+    """Compares `make_optimizer(**hyperparameters)` with the equations of `oracle`."""
     grads, params = gradient_trajectory(), initial_params()
-    expected = per_array(
-        lambda array: references.diffgrad(array, **hyperparameters), grads
-    )
+    expected = per_array(lambda array: oracle(array, **hyperparameters), grads)
     actual = run(make_optimizer(**hyperparameters), grads, params, jit=jit)
     assert_all_steps_close(actual, expected)
 
@@ -71,6 +71,7 @@ def assert_follows_reference(make_optimizer, *, jit=False, **hyperparameters):
 def assert_follows_decay_reference(
     make_optimizer,
     *,
+    oracle=references.diffgrad,
     learning_rate,
     weight_decay,
     mask=None,
@@ -86,7 +87,7 @@ def assert_follows_decay_reference(
     decayed = jax.tree.map(lambda _: True, params) if mask is None else mask
     expected = per_array(
         lambda array, param, is_decayed: references.decoupled_decay(
-            references.diffgrad(array, **hyperparameters),
+            oracle(array, **hyperparameters),
             param,
             rates,
             weight_decay if is_decayed else 0.0,
@@ -200,25 +201,35 @@ def assert_coefficient_times_inner(inner, friction, grads, params, *, jit=False)
     assert_all_steps_close(actual, expected)
 
 
-def recorded_and_reproduced(recorded, dtype):
-    """The parameters of each step: torch_optimizer's, and ours on its gradients."""
+def recorded_and_reproduced(optimizer, params, grads, dtype):
+    """The parameters after each step: the recorded ones, and ours by `optimizer`.
+
+    `params` and `grads` are those of every step, each a list of arrays.
+    """
+
+    def arrays(steps):
+        return [[np.array(array, dtype) for array in step] for step in steps]
+
+    start, *recorded = arrays(params)
+    update = jax.jit(optimizer.update)
+    ours = jax.tree.map(jnp.asarray, start)
+    state = optimizer.init(ours)
+    reproduced = []
+    for step_grads in arrays(grads):
+        updates, state = update(step_grads, state, ours)
+        ours = optax.apply_updates(ours, updates)
+        reproduced.append(ours)
+    return recorded, reproduced
+
+
+def of_torch_optimizer(recorded, dtype):
     optimizer = optax.chain(
         optax.add_decayed_weights(recorded['weight_decay']),
         diffgrad(RECORDING['learning_rate'], recorded['b1'], recorded['b2'], eps=0.0),
     )
-    update = jax.jit(optimizer.update)
-    trajectory = [
-        [np.array(leaf, dtype) for leaf in params] for params in recorded['params']
-    ]
-    params = jax.tree.map(jnp.asarray, trajectory[0])
-    state = optimizer.init(params)
-    reproduced = []
-    for grads in recorded['grads']:
-        grads = [np.array(leaf, dtype) for leaf in grads]
-        updates, state = update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        reproduced.append(params)
-    return trajectory[1:], reproduced
+    return recorded_and_reproduced(
+        optimizer, recorded['params'], recorded['grads'], dtype
+    )
 
 
 def id_of_recording(recorded):
@@ -227,7 +238,7 @@ def id_of_recording(recorded):
 
 @pytest.mark.parametrize('recorded', RECORDING['runs'], ids=id_of_recording)
 def test_every_step_of_the_authors_corrected_code_is_reproduced(recorded):
-    theirs, ours = recorded_and_reproduced(recorded, np.float64)
+    theirs, ours = of_torch_optimizer(recorded, np.float64)
     assert_all_steps_close(ours, theirs)
 
 
@@ -235,7 +246,7 @@ def test_every_step_of_the_authors_corrected_code_is_reproduced(recorded):
 def test_every_step_of_the_authors_corrected_code_is_reproduced_in_float32(
     recorded, float32
 ):
-    theirs, ours = recorded_and_reproduced(recorded, np.float32)
+    theirs, ours = of_torch_optimizer(recorded, np.float32)
     chex.assert_trees_all_equal_dtypes(ours, theirs)
     # Fifty steps of 1e-3, each with the rounding of 1 - b2^t to 1e-5 of itself in
     # float32, and parameters of size 1 to 6e-8.
