@@ -157,15 +157,15 @@ def _dropout(
 
         def dropped(index: int, leaf: Any) -> jax.Array:
             leaf = jnp.asarray(leaf)
+            # Computed from the leaf, for its sharding: on explicit meshes a select
+            # takes only arrays that are sharded alike.
+            never = (leaf == leaf) & (leaf != leaf)
             # In float32, whatever keep_prob is given in: a narrower dtype would
-            # draw from too few numbers, a wider one from others. One for each
-            # element, because the mask gets its sharding from there.
-            kept = jax.random.bernoulli(
-                jax.random.fold_in(mask_key, index),
-                jnp.full_like(leaf, keep_prob, dtype=jnp.float32),
-                leaf.shape,
-            )
-            return jnp.where(kept, leaf, jnp.zeros_like(leaf))
+            # draw from too few numbers, a wider one from others.
+            p = jnp.asarray(keep_prob, jnp.float32) + never.astype(jnp.float32)
+            leaf_key = jax.random.fold_in(mask_key, index)
+            kept = jax.random.bernoulli(leaf_key, p, leaf.shape)
+            return jnp.where(kept, leaf, never.astype(leaf.dtype))
 
         masked = [dropped(index, leaf) for index, leaf in enumerate(leaves)]
         return jax.tree.unflatten(jax.tree.structure(updates), masked), DropoutState(
