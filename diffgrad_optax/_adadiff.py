@@ -108,7 +108,9 @@ def scale_by_adadiff(
         β2, ε = jnp.asarray(b2, real), jnp.asarray(eps_root, real)
         # v_t = β2 v_{t-1} + (1 − β2) (|g|² + |g − q|²) + ε
         squares = jnp.square(jnp.abs(g)) + jnp.square(jnp.abs(g - q))
-        return β2 * nu.astype(real) + (1 - β2) * squares + ε
+        # ε joins the squares first: XLA:CPU would compute a moment that ends in a
+        # constant once more for each of its readers.
+        return β2 * nu.astype(real) + ((1 - β2) * squares + ε)
 
     def larger(nu_max: jax.Array, nu: jax.Array) -> jax.Array:
         return jnp.maximum(nu_max.astype(nu.dtype), nu)
@@ -138,7 +140,7 @@ def scale_by_adadiff(
             mu=mu,
             nu=nu,
             nu_max=nu_max,
-            prev_grad=next_previous(grads, state.prev_grad),
+            prev_grad=next_previous(grads, state.prev_grad, nu),
         )
         return updates, keep_state_dtypes(new_state, state)
 

@@ -100,8 +100,8 @@ def scale_by_gains(
     def next_gain(gain: jax.Array, sign: jax.Array, prev_sign: jax.Array) -> jax.Array:
         kept = sign * prev_sign
         β, low, high = (jnp.asarray(x, gain.dtype) for x in (beta, min_gain, max_gain))
-        gain = jnp.where(kept > 0, gain + β, jnp.where(kept < 0, gain * (1 - β), gain))
-        return jnp.clip(gain, low, high)
+        changed = jnp.clip(jnp.where(kept > 0, gain + β, gain * (1 - β)), low, high)
+        return jnp.where(kept == 0, gain, changed)
 
     def update_fn(
         updates: optax.Updates,
@@ -117,7 +117,7 @@ def scale_by_gains(
             lambda gain, grad: (gain * grad.astype(gain.dtype)).astype(grad.dtype),
             gains,
             grads,
-        ), GainsState(gains, next_previous(signs, state.prev_sign))
+        ), GainsState(gains, next_previous(signs, state.prev_sign, gains))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

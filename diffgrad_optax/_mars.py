@@ -119,8 +119,9 @@ def correct_by_difference(
     ) -> tuple[optax.Updates, CorrectByDifferenceState]:
         del params, extra_args
         grads = check_gradients(updates, state.prev_grad)
-        return jax.tree.map(corrected, grads, state.prev_grad), (
-            CorrectByDifferenceState(next_previous(grads, state.prev_grad))
+        updates = jax.tree.map(corrected, grads, state.prev_grad)
+        return updates, CorrectByDifferenceState(
+            next_previous(grads, state.prev_grad, updates)
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

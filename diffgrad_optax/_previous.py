@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from diffgrad_optax._checks import check_can_hold
 
@@ -23,12 +24,31 @@ def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
     return jax.tree.map(lambda param: jnp.zeros_like(param, dtype=dtype), params)
 
 
-def next_previous(grads: Any, prev_grads: Any) -> Any:
+def next_previous(grads: Any, prev_grads: Any, results: Any) -> Any:
     """`grads` as the next step's previous gradient, in the dtypes of `prev_grads`.
 
-    A copy even where the dtype stays: outside jit the caller's own arrays would
-    otherwise become the state, and be deleted when the state is donated.
+    Args:
+      grads: the gradients of this step.
+      prev_grads: those of the step before.
+      results: what was computed from both, an array of the same shape per leaf.
     """
     return jax.tree.map(
-        lambda g, q: jnp.array(g, dtype=q.dtype, copy=True), grads, prev_grads
+        lambda g, q, result: computed_after(result, g.astype(q.dtype)),
+        grads,
+        prev_grads,
+        results,
     )
+
+
+def computed_after(earlier: jax.Array, value: jax.Array) -> jax.Array:
+    """`value`, as an array of its own that no compiler makes before `earlier`."""
+    # The condition always holds, but XLA does not know it. A bare gradient would be
+    # copied into the donated buffer of the previous one, which XLA would first save,
+    # since nothing says that it has been read by then: two copies by one thread on a
+    # CPU, a kernel beside the update's on a GPU. Ordered like this the write is a
+    # parallel loop on a CPU and part of the update's only kernel on a GPU. (XLA drops
+    # optimization barriers before it assigns buffers.) Outside jit, the caller's
+    # gradient would become the state, and be deleted when the state is donated.
+    real = jnp.real(earlier)
+    bits = lax.bitcast_convert_type(real, f'int{8 * real.dtype.itemsize}')
+    return jnp.where((bits | 1) != 0, value, jnp.zeros_like(value))

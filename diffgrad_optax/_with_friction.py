@@ -1,6 +1,7 @@
 """Friction around any optax transformation, and a look at its coefficients."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import optax
 
 from diffgrad_optax._checks import check_gradients, check_same_array, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
-from diffgrad_optax._previous import init_previous, next_previous
+from diffgrad_optax._previous import computed_after, init_previous, next_previous
 from diffgrad_optax.friction import Friction, resolve
 
 
@@ -103,8 +104,7 @@ def with_friction(
             prev_grad=init_previous(params, dtype), inner_state=inner.init(params)
         )
 
-    def scaled(update: jax.Array, grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
-        ξ = _coefficient_array(coefficient, grad, prev_grad)
+    def scaled(update: jax.Array, ξ: jax.Array, grad: jax.Array) -> jax.Array:
         wide = at_least_float32(ξ, update)
         return (ξ.astype(wide) * update.astype(wide)).astype(grad.dtype)
 
@@ -114,14 +114,19 @@ def with_friction(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, FrictionState]:
-        updates = check_gradients(updates, state.prev_grad)
+        grads = check_gradients(updates, state.prev_grad)
         inner_updates, inner_state = inner.update(
-            updates, state.inner_state, params, **extra_args
+            grads, state.inner_state, params, **extra_args
         )
-        return jax.tree.map(
-            scaled, inner_updates, updates, state.prev_grad
-        ), FrictionState(
-            prev_grad=next_previous(updates, state.prev_grad),
+        ξ = jax.tree.map(
+            partial(_coefficient_array, coefficient), grads, state.prev_grad
+        )
+        prev_grad = next_previous(grads, state.prev_grad, ξ)
+        # Where the gradient is made from the parameter itself, as by weight decay, it
+        # must be stored before the update replaces that parameter.
+        ξ = jax.tree.map(computed_after, prev_grad, ξ)
+        return jax.tree.map(scaled, inner_updates, ξ, grads), FrictionState(
+            prev_grad=prev_grad,
             inner_state=keep_state_dtypes(inner_state, state.inner_state),
         )
 

@@ -342,7 +342,7 @@ def clipped_on_one_side(low):
     return clip
 
 
-def keeps_the_last_sign_that_was_not_zero(signs, prev_signs):
+def keeps_the_last_sign_that_was_not_zero(signs, prev_signs, _):
     return jax.tree.map(lambda s, q: jnp.where(s == 0, q, s), signs, prev_signs)
 
 
@@ -350,7 +350,7 @@ MUTANTS = {
     'clip_missing': (jnp, 'clip', lambda gain, low, high: gain),
     'clip_above_missing': (jnp, 'clip', clipped_on_one_side(low=True)),
     'clip_below_missing': (jnp, 'clip', clipped_on_one_side(low=False)),
-    'sign_never_updated': (gains_module, 'next_previous', lambda s, q: q),
+    'sign_never_updated': (gains_module, 'next_previous', lambda s, q, _: q),
     'sign_of_zero_is_the_one_before': (
         gains_module,
         'next_previous',

@@ -1,0 +1,101 @@
+"""What XLA makes of an update: nothing the size of a parameter is copied."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax import lax
+
+from diffgrad_optax import (
+    adadiff,
+    diffgrad,
+    diffgradw,
+    diffrgrad,
+    mars,
+    scale_by_gains,
+    with_friction,
+)
+
+pytestmark = pytest.mark.usefixtures('float32')
+
+SHAPE = (64, 128)
+OPTIMIZERS = {
+    'diffgrad': diffgrad(1e-3),
+    'diffgrad, bf16': diffgrad(1e-3, prev_grad_dtype=jnp.bfloat16),
+    'diffgrad, dfc3': diffgrad(1e-3, friction='dfc3'),
+    'diffgrad, dfc4': diffgrad(1e-3, friction='dfc4'),
+    'diffgrad, relative_dfc': diffgrad(1e-3, friction='relative_dfc'),
+    'diffgradw': diffgradw(1e-3),
+    'diffgrad, coupled decay': optax.chain(
+        optax.add_decayed_weights(1e-4), diffgrad(1e-3)
+    ),
+    'diffrgrad': diffrgrad(1e-3),
+    'with_friction(sgd)': with_friction(optax.sgd(1e-3, 0.9)),
+    'adadiff': adadiff(1e-3),
+    'mars': mars(1e-3),
+    'scale_by_gains': optax.chain(scale_by_gains(), optax.sgd(1e-3, 0.9)),
+}
+
+
+def outer_product(param):
+    """A gradient as a dense layer has it: not made element by element."""
+    return lax.dot(param[:, :8], param[:8])
+
+
+def square(param):
+    """A gradient that XLA computes anew wherever it is read."""
+    return param * param + 1e-3
+
+
+def whole_copies(optimizer, gradient):
+    """The copies of a parameter's size in a compiled step with donated arguments."""
+
+    def step(params, state):
+        grads = jax.tree.map(gradient, params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = [jnp.ones(SHAPE)]
+    program = jax.jit(step, donate_argnums=(0, 1))
+    text = program.lower(params, optimizer.init(params)).compile().as_text()
+    return re.findall(rf'\[{SHAPE[0]},{SHAPE[1]}\]\S* copy\(', text)
+
+
+def bare():
+    """diffGrad with the bare gradient as the next state."""
+    adam = optax.scale_by_adam()
+
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params), adam.init(params)
+
+    def update(grads, state, params=None):
+        prev_grads, adam_state = state
+        updates, adam_state = adam.update(grads, adam_state, params)
+        updates = jax.tree.map(
+            lambda u, g, q: -1e-3 * jax.nn.sigmoid(jnp.abs(g - q)) * u,
+            updates,
+            grads,
+            prev_grads,
+        )
+        return updates, (grads, adam_state)
+
+    return optax.GradientTransformation(init, update)
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_an_update_in_place_copies_no_array(name):
+    assert not whole_copies(OPTIMIZERS[name], outer_product)
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in OPTIMIZERS if name.startswith(('diff', 'with_friction'))]
+)
+def test_friction_copies_no_parameter_that_its_own_gradient_reads(name):
+    assert not whole_copies(OPTIMIZERS[name], square)
+
+
+@pytest.mark.parametrize('gradient', [outer_product, square])
+def test_the_bare_gradient_as_state_would_be_copied(gradient):
+    assert whole_copies(bare(), gradient)
