@@ -2,6 +2,8 @@
 # make test            everything that must pass
 # make test PYTHON=python3.12   the same with another Python
 # make lint format     the style alone: checked, mended
+# make bench           times diffgrad beside others and the memory; installs PyTorch
+# make gpu MINUTES=9   what is still unmeasured on a GPU, with PYTHON's own packages
 # make clean           removes the environments and the demo's runs
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format types pytest clean
+.PHONY: demo test lint format types pytest bench gpu clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.cifar.compare --dataset digits --width 8 \
@@ -31,6 +33,21 @@ types: $(VENV)/ready
 
 pytest: $(VENV)/ready
 	$(BIN)/pytest -n auto
+
+MINUTES ?= 9
+DATA_DIR ?=
+
+bench: $(VENV)/bench
+	$(BIN)/python -m benchmarks.compare
+
+# A lent machine with a GPU has no network: nothing is installed.
+gpu:
+	$(PYTHON) -m benchmarks.gpu --minutes $(MINUTES) \
+	    $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
+$(VENV)/bench: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
 
 # Only a finished installation leaves the file that says so.
 $(VENV)/ready: pyproject.toml

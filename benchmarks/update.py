@@ -2,21 +2,23 @@
 
 python -m benchmarks.update
 
-Times one jitted update of ResNet50's parameters (161 arrays) with parameters and
-state donated and the gradient made inside the step, for each optimizer in turn, and
-prints the medians. The first call of each traces and compiles it too.
+Times one compiled update of ResNet50's parameters (161 arrays) with parameters and
+state donated and an elementwise gradient inside, for each optimizer in turn, and
+prints the medians. The first call is what tracing and compiling take. How far this
+is from what the memory allows, and from others' optimizers, `compare` says.
 """
 
 import statistics
-import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
+from benchmarks import trees
+from benchmarks.gradients import elementwise, factors
+from benchmarks.jax_arms import compile_step, update_arm
+from benchmarks.tables import markdown
+from benchmarks.timing import SAMPLES, interleave
 from diffgrad_optax import (
     adadiff,
     diffgrad,
@@ -28,9 +30,8 @@ from diffgrad_optax import (
     swats,
     with_friction,
 )
-from examples.cifar.model import ACTIVATIONS, MODELS
 
-ROUNDS = 15
+ROUNDS = 5
 OPTIMIZERS = {
     'optax.adam': optax.adam(1e-3),
     'optax.sgd, momentum': optax.sgd(1e-3, 0.9),
@@ -57,68 +58,42 @@ OPTIMIZERS = {
 }
 
 
-def resnet50_params() -> Any:
-    """Parameters of the paper's network: 23,520,842 numbers in 161 arrays."""
-
-    def build() -> nnx.Module:
-        return MODELS['resnet50'](
-            image_shape=(32, 32, 3),
-            classes=10,
-            width=64,
-            activation=ACTIVATIONS['relu'],
-            dtype=jnp.float32,
-            rngs=nnx.Rngs(0),
-        )
-
-    shapes = nnx.as_pure(nnx.state(nnx.eval_shape(build), nnx.Param))
-    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), shapes)
-
-
-def make_step(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
-    """One update; the gradient costs a pass over the parameters."""
-
-    def step(params: Any, state: Any) -> tuple[Any, Any]:
-        grads = jax.tree.map(lambda leaf: leaf * leaf + 1e-3, params)
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return jax.jit(step, donate_argnums=(0, 1))
-
-
 def main() -> None:
     """Prints a table in Markdown."""
-    programs, carries, sizes, first_calls = {}, {}, {}, {}
-    count = 0
+    tree = trees.resnet50()
+    thin = factors(tree)
+    first_calls, arms, sizes = {}, {}, {}
     for name, optimizer in OPTIMIZERS.items():
-        params = resnet50_params()
-        count = sum(leaf.size for leaf in jax.tree.leaves(params))
-        state = optimizer.init(params)
-        sizes[name] = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / count
-        programs[name] = make_step(optimizer)
-        start = time.perf_counter()
-        carries[name] = jax.block_until_ready(programs[name](params, state))
-        first_calls[name] = time.perf_counter() - start
-    times: dict[str, list[float]] = {name: [] for name in OPTIMIZERS}
-    for _ in range(ROUNDS):
-        for name, program in programs.items():
-            jax.block_until_ready(carries[name])
-            start = time.perf_counter()
-            carries[name] = jax.block_until_ready(program(*carries[name]))
-            times[name].append(time.perf_counter() - start)
+        compiled = compile_step(optimizer, elementwise, tree, thin)
+        first_calls[name] = compiled.trace_seconds + compiled.compile_seconds
+        arms[name] = update_arm(compiled.program, optimizer, tree, thin)
+        state = jax.eval_shape(optimizer.init, tree)
+        sizes[name] = trees.nbytes(state) / trees.count(tree)
+    times = interleave(arms, rounds=ROUNDS, calls=1)
     medians = {name: statistics.median(values) for name, values in times.items()}
     device = jax.devices()[0].device_kind
-    print(f'{count:,} parameters, jax {jax.__version__}, {device}, {ROUNDS} rounds\n')
     print(
-        '| optimizer | state (bytes/parameter) | update (ms) | × optax.adam '
-        '| first call (s) |'
+        f'{trees.count(tree):,} parameters, jax {jax.__version__}, {device}, '
+        f'{ROUNDS * SAMPLES} samples\n'
     )
-    print('|---|---:|---:|---:|---:|')
-    for name, median in medians.items():
-        ratio = median / medians['optax.adam']
-        print(
-            f'| {name} | {sizes[name]:.1f} | {1e3 * median:.0f} | {ratio:.2f} '
-            f'| {first_calls[name]:.0f} |'
+    rows = (
+        (
+            name,
+            f'{sizes[name]:.1f}',
+            f'{1e3 * median:.0f}',
+            f'{median / medians["optax.adam"]:.2f}',
+            f'{first_calls[name]:.0f}',
         )
+        for name, median in medians.items()
+    )
+    header = (
+        'optimizer',
+        'state (bytes/parameter)',
+        'update (ms)',
+        '× optax.adam',
+        'first call (s)',
+    )
+    print(markdown(header, rows))
 
 
 if __name__ == '__main__':

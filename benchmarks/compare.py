@@ -1,0 +1,159 @@
+"""diffGrad beside Adam, other implementations and the memory's speed, in one process.
+
+python -m benchmarks.compare
+python -m benchmarks.compare --tree decoder --dtype bfloat16 --rounds 9
+
+Each arm takes its turn on the same tree. For JAX a step makes the gradient and
+updates (see `gradients.py`); the materialized gradient is timed alone too, and the
+table subtracts it. For PyTorch a step is `optimizer.step()`. Writes every time to
+benchmarks/results/ and prints the medians.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import jax_arms, results, torch_arms, trees
+from benchmarks.gradients import GRADIENTS, factors
+from benchmarks.tables import update_table
+from benchmarks.timing import Arm, interleave
+
+COPY_SIZES = {'cpu': 2**26, 'gpu': 2**28}
+DTYPES = ('float32', 'bfloat16')
+ROUNDS = 5
+
+
+def compare(
+    tree: Any, *, rounds: int, calls: int, copy_size: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Times everything on one tree.
+
+    Args:
+      tree: of shapes, all of one dtype.
+      rounds: turns of each arm.
+      calls: see `interleave`.
+      copy_size: how many float32 numbers are copied.
+      say: hears what is left out.
+    """
+    thin = factors(tree)
+    param_bytes = jax.tree.leaves(tree)[0].dtype.itemsize
+    arms: dict[Any, Arm] = {
+        ('copy', 'jax'): jax_arms.copy_arm(copy_size),
+        ('gradient', 'materialized'): jax_arms.gradient_arm(tree, thin),
+    }
+    rows: list[dict[str, Any]] = []
+
+    def add(name: str, gradient: str, arm: Arm, state: int, **more: Any) -> None:
+        # Moved at least: parameters and state in and out, the gradient in.
+        moved = 2 * param_bytes + 2 * state / trees.count(tree)
+        if gradient != 'elementwise':
+            moved += param_bytes
+        arms[name, gradient] = arm
+        rows.append({'name': name, 'gradient': gradient, 'bytes': moved, **more})
+
+    for name, optimizer in jax_arms.OPTIMIZERS.items():
+        # What every trace in a process shares is not part of this one.
+        small = trees.cast(trees.smoke(), jax.tree.leaves(tree)[0].dtype)
+        for gradient, make in GRADIENTS.items():
+            jax_arms.lower_step(optimizer, make, small, factors(small))
+            compiled = jax_arms.compile_step(optimizer, make, tree, thin)
+            add(
+                name,
+                gradient,
+                jax_arms.update_arm(compiled.program, optimizer, tree, thin),
+                trees.nbytes(jax.eval_shape(optimizer.init, tree)),
+                framework='jax',
+                trace_seconds=compiled.trace_seconds,
+                compile_seconds=compiled.compile_seconds,
+            )
+    others = torch_arms.installed(say)
+    if others:
+        arms['copy', 'torch'] = torch_arms.copy_arm(copy_size)
+    for name, make in others.items():
+        add(
+            name,
+            'in memory',
+            torch_arms.update_arm(make, tree),
+            torch_arms.state_bytes(make, tree),
+            framework='torch',
+        )
+    times = interleave(arms, rounds=rounds, calls=calls)
+    for row in rows:
+        row['seconds'] = times[row['name'], row['gradient']]
+    return {
+        'arrays': len(jax.tree.leaves(tree)),
+        'parameters': trees.count(tree),
+        'rounds': rounds,
+        'calls': calls,
+        'copied_bytes': 8 * copy_size,
+        'copy_seconds': {
+            name: seconds for (kind, name), seconds in times.items() if kind == 'copy'
+        },
+        'gradient_seconds': times['gradient', 'materialized'],
+        'arms': rows,
+    }
+
+
+def run(
+    names: Sequence[str], dtypes: Sequence[str], rounds: int, out_dir: Path
+) -> None:
+    """Compares on trees by name, each into a file of `out_dir`."""
+    backend = jax.default_backend()
+    for name in names:
+        for dtype in dtypes:
+            measured = compare(
+                trees.cast(trees.TREES[name][backend](), jnp.dtype(dtype)),
+                rounds=rounds,
+                # As in training, where the host runs ahead of a GPU.
+                calls=10 if backend == 'gpu' else 1,
+                copy_size=COPY_SIZES[backend],
+                say=print,
+            )
+            save(name, dtype, measured, out_dir)
+
+
+def smoke(names: Sequence[str], dtypes: Sequence[str], out_dir: Path) -> None:
+    """The same on three small arrays; the numbers mean nothing."""
+    for name in names:
+        for dtype in dtypes:
+            tree = trees.cast(trees.smoke(), jnp.dtype(dtype))
+            measured = compare(tree, rounds=1, calls=1, copy_size=64, say=print)
+            save(name, dtype, measured, out_dir)
+
+
+def save(tree: str, dtype: str, measured: dict[str, Any], out_dir: Path) -> None:
+    """Writes a result and prints its tables."""
+    result = {'tree': tree, 'dtype': dtype, **results.facts(), **measured}
+    results.write(out_dir / f'update-{tree}-{dtype}.json', result)
+    print(update_table(result), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--tree', nargs='+', choices=trees.TREES, dest='trees')
+    parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=DTYPES)
+    parser.add_argument('--rounds', type=int, default=ROUNDS)
+    parser.add_argument('--out-dir', type=Path)
+    parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
+    args = parser.parse_args(argv)
+    if args.smoke:
+        results.check_smoke(args.out_dir)
+    # JAX takes most of a GPU's memory at once and PyTorch needs some of it too.
+    os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.6')
+    backend = jax.default_backend()
+    names = args.trees or [name for name in trees.TREES if backend in trees.TREES[name]]
+    out_dir = args.out_dir or results.RESULTS / backend
+    if args.smoke:
+        smoke(names, args.dtype, out_dir)
+    else:
+        run(names, args.dtype, args.rounds, out_dir)
+
+
+if __name__ == '__main__':
+    main()

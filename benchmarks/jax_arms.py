@@ -1,0 +1,128 @@
+"""What of JAX is timed: compiled updates, the gradient alone, a copy."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.gradients import materialized
+from benchmarks.timing import Arm, Running
+from benchmarks.trees import full
+from diffgrad_optax import diffgrad
+
+
+def naive_diffgrad(learning_rate: float) -> optax.GradientTransformation:
+    """What one would write first: friction after Adam, the gradient as the state."""
+    adam = optax.adam(learning_rate)
+
+    def init(params: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, params), adam.init(params)
+
+    def update(grads: Any, state: Any, params: Any = None) -> Any:
+        prev_grads, adam_state = state
+        updates, adam_state = adam.update(grads, adam_state, params)
+        updates = jax.tree.map(
+            lambda u, g, q: jax.nn.sigmoid(jnp.abs(q - g)) * u,
+            updates,
+            grads,
+            prev_grads,
+        )
+        return updates, (grads, adam_state)
+
+    return optax.GradientTransformation(init, update)
+
+
+OPTIMIZERS = {
+    'optax.adam': optax.adam(1e-3),
+    'naive composition': naive_diffgrad(1e-3),
+    'diffgrad': diffgrad(1e-3),
+    'diffgrad, bf16 previous gradient': diffgrad(1e-3, prev_grad_dtype=jnp.bfloat16),
+}
+
+
+class Compiled(NamedTuple):
+    """A program and what it took to make it."""
+
+    program: Any
+    trace_seconds: float  # to StableHLO
+    compile_seconds: float
+
+
+def make_step(optimizer: optax.GradientTransformation, gradient: Any) -> Any:
+    """One update, with the gradient made inside; parameters and state are donated."""
+
+    def step(params: Any, state: Any, factors: Any) -> tuple[Any, Any]:
+        grads = gradient(params, factors)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(step, donate_argnums=(0, 1))
+
+
+def compile_step(
+    optimizer: optax.GradientTransformation, gradient: Any, tree: Any, factors: Any
+) -> Compiled:
+    """Traces, lowers and compiles `make_step` for parameters like `tree`."""
+    start = time.perf_counter()
+    lowered = lower_step(optimizer, gradient, tree, factors)
+    middle = time.perf_counter()
+    program = lowered.compile()
+    return Compiled(program, middle - start, time.perf_counter() - middle)
+
+
+def lower_step(
+    optimizer: optax.GradientTransformation, gradient: Any, tree: Any, factors: Any
+) -> Any:
+    """Traces and lowers `make_step`."""
+    state = jax.eval_shape(optimizer.init, tree)
+    return make_step(optimizer, gradient).lower(tree, state, factors)
+
+
+def update_arm(
+    program: Any, optimizer: optax.GradientTransformation, tree: Any, factors: Any
+) -> Arm:
+    """Steps of a compiled program."""
+
+    def arm() -> Running:
+        carry = [full(tree)]
+        carry.append(optimizer.init(carry[0]))
+
+        def call() -> None:
+            carry[:] = program(*carry, factors)
+
+        return Running(call, lambda: jax.block_until_ready(carry))
+
+    return arm
+
+
+def gradient_arm(tree: Any, factors: Any) -> Arm:
+    """The materialized gradient alone, written over the last one."""
+    # The last one is only memory to write to, which JAX would drop as unused.
+    program = jax.jit(materialized, donate_argnums=0, keep_unused=True)
+
+    def arm() -> Running:
+        carry = [full(tree)]
+
+        def call() -> None:
+            carry[:] = [program(*carry, factors)]
+
+        return Running(call, lambda: jax.block_until_ready(carry))
+
+    return arm
+
+
+def copy_arm(size: int) -> Arm:
+    """`size` float32 numbers read and written in place, times a number."""
+    program = jax.jit(lambda array, scale: array * scale, donate_argnums=0)
+
+    def arm() -> Running:
+        carry, one = [jnp.ones(size)], jnp.ones(())
+
+        def call() -> None:
+            carry[:] = [program(*carry, one)]
+
+        return Running(call, lambda: jax.block_until_ready(carry))
+
+    return arm

@@ -1,0 +1,78 @@
+"""What a measurement leaves: a JSON file with every time and all that decides it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+RESULTS = Path(__file__).parent / 'results'
+PACKAGES = (
+    'jax',
+    'jaxlib',
+    'optax',
+    'flax',
+    'numpy',
+    'torch',
+    'torch-optimizer',
+    'pytorch-optimizer',
+)
+
+
+def facts() -> dict[str, Any]:
+    """Device, threads, versions and commit."""
+    threads = {'cpu_count': os.cpu_count(), 'jax': 'as XLA chooses'}
+    if 'torch' in sys.modules:
+        threads['torch'] = sys.modules['torch'].get_num_threads()
+    return {
+        'device': jax.devices()[0].device_kind,
+        'backend': jax.default_backend(),
+        'machine': platform.machine(),
+        'threads': threads,
+        'versions': {'python': platform.python_version(), **versions()},
+        'commit': commit(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """What is checked out; None where that is not known, as in a copy without git."""
+    try:
+        return subprocess.run(
+            ['git', 'describe', '--always', '--dirty'],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Writes all of the file or nothing of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_text(json.dumps(result, indent=1) + '\n')
+    os.replace(temporary, path)
+
+
+def check_smoke(out_dir: Path | None) -> None:
+    """Refuses to put numbers that mean nothing beside those that do."""
+    if out_dir is None or out_dir.resolve().is_relative_to(RESULTS.resolve()):
+        sys.exit(f'--smoke needs an --out-dir outside {RESULTS}')

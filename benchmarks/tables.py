@@ -1,0 +1,106 @@
+"""The Markdown tables that are made from results.
+
+python -m benchmarks.tables benchmarks/results/cpu/*.json
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    head, *body = (f'| {" | ".join(line)} |\n' for line in (header, *rows))
+    return ''.join((head, '|---|', '---:|' * (len(header) - 1), '\n', *body))
+
+
+def title(result: dict[str, Any]) -> str:
+    """What was measured, with what."""
+    versions = result['versions']
+    return (
+        f'{result["device"]}, jax {versions["jax"]}, '
+        f'torch {versions.get("torch", "missing")}, commit {result["commit"]}'
+    )
+
+
+def update_table(result: dict[str, Any]) -> str:
+    """Of a result of `compare`."""
+    gradient = median(result['gradient_seconds'])
+    bandwidth = {
+        framework: result['copied_bytes'] / median(seconds)
+        for framework, seconds in result['copy_seconds'].items()
+    }
+    updates = {
+        (arm['name'], arm['gradient']): median(arm['seconds'])
+        # PyTorch's gradients and those that are fused cost nothing apart.
+        - (gradient if arm['gradient'] == 'materialized' else 0.0)
+        for arm in result['arms']
+    }
+    rows, compilations = [], []
+    for arm in result['arms']:
+        update = updates[arm['name'], arm['gradient']]
+        fused = arm['gradient'] == 'elementwise'
+        adam = updates['optax.adam', 'elementwise' if fused else 'materialized']
+        floor = arm['bytes'] * result['parameters'] / bandwidth[arm['framework']]
+        rows.append(
+            (
+                arm['name'],
+                arm['gradient'],
+                f'{1e3 * median(arm["seconds"]):.2f}',
+                f'{1e3 * update:.2f}',
+                ratio(update, adam),
+                f'{arm["bytes"]:.1f}',
+                f'{1e3 * floor:.2f}',
+                ratio(floor, update),
+            )
+        )
+        if arm['gradient'] == 'materialized':
+            compilations.append(
+                (
+                    arm['name'],
+                    f'{arm["trace_seconds"]:.2f}',
+                    f'{arm["compile_seconds"]:.2f}',
+                )
+            )
+    copies = ', '.join(
+        f'{framework} {rate / 1e9:.1f} GB/s' for framework, rate in bandwidth.items()
+    )
+    return '\n'.join(
+        (
+            f'{result["tree"]}, {result["dtype"]}: {result["parameters"]:,} numbers in '
+            f'{result["arrays"]} arrays; {title(result)}',
+            f'copy: {copies}; materialized gradient alone: {1e3 * gradient:.2f} ms\n',
+            markdown(
+                (
+                    'optimizer',
+                    'gradient',
+                    'step (ms)',
+                    'update (ms)',
+                    '× optax.adam',
+                    'bytes/parameter',
+                    'floor (ms)',
+                    'reached',
+                ),
+                rows,
+            ),
+            markdown(('optimizer', 'trace (s)', 'compile (s)'), compilations),
+        )
+    )
+
+
+def ratio(a: float, b: float) -> str:
+    """A quotient; nothing where noise has left no divisor."""
+    return f'{a / b:.2f}' if b > 0 else '–'
+
+
+def main() -> None:
+    """Prints the table of each file named."""
+    for name in sys.argv[1:]:
+        print(update_table(json.loads(Path(name).read_text())))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,53 @@
+"""Timing several things side by side."""
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+SAMPLES = 3  # of each arm in a round, after one that is not kept
+
+
+class Running(NamedTuple):
+    """Something to be timed, with the memory that it needs."""
+
+    call: Callable[[], object]  # may return before the device is done
+    wait: Callable[[], object]  # until it is
+
+
+Arm = Callable[[], Running]
+
+
+def interleave(
+    arms: Mapping[Any, Arm], *, rounds: int, calls: int
+) -> dict[Any, list[float]]:
+    """Seconds of a call of each arm, every sample.
+
+    The arms take turns, round by round, so that all meet the same disturbances, and
+    only one holds memory at a time.
+
+    Args:
+      arms: what to time.
+      rounds: how often each has its turn, of `SAMPLES` samples.
+      calls: in a sample, without a wait between them, as a training loop calls; a
+        sample is their mean.
+    """
+    times: dict[Any, list[float]] = {key: [] for key in arms}
+    for _ in range(rounds):
+        for key, arm in arms.items():
+            times[key] += turn(arm, calls)
+            gc.collect()
+    return times
+
+
+def turn(arm: Arm, calls: int) -> list[float]:
+    """The samples of one turn, warm; its memory is free afterwards."""
+    running = arm()
+    times = []
+    for _ in range(1 + SAMPLES):
+        start = time.perf_counter()
+        for _ in range(calls):
+            running.call()
+        running.wait()
+        times.append((time.perf_counter() - start) / calls)
+    return times[1:]
