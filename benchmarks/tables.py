@@ -91,6 +91,25 @@ def update_table(result: dict[str, Any]) -> str:
     )
 
 
+def throughput_table(result: dict[str, Any]) -> str:
+    """Of a result of `throughput`."""
+    rows = []
+    for name, seconds in result['seconds'].items():
+        step = median(seconds) / result['steps']
+        rate = result['batch_size'] / step
+        peak = 1e12 * (result['peak_tflops'] or 0.0)
+        used = ratio(rate * result['flops_per_image'], peak)
+        rows.append((name, f'{1e3 * step:.2f}', f'{rate:,.0f}', used))
+    header = ('training step', 'ms', 'images/s', 'utilisation')
+    return '\n'.join(
+        (
+            f'ResNet50, batch {result["batch_size"]}, {result["dtype"]}, images from '
+            f'{result["images"]}; {title(result)}\n',
+            markdown(header, rows),
+        )
+    )
+
+
 def ratio(a: float, b: float) -> str:
     """A quotient; nothing where noise has left no divisor."""
     return f'{a / b:.2f}' if b > 0 else '–'
@@ -99,7 +118,8 @@ def ratio(a: float, b: float) -> str:
 def main() -> None:
     """Prints the table of each file named."""
     for name in sys.argv[1:]:
-        print(update_table(json.loads(Path(name).read_text())))
+        result = json.loads(Path(name).read_text())
+        print(update_table(result) if 'tree' in result else throughput_table(result))
 
 
 if __name__ == '__main__':

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import pooch
 import requests
 
 from examples.common.cli import UserError
@@ -51,6 +50,8 @@ def fetch_or_find(
       find: looks into a directory.
     """
     if data_dir is None:
+        import pooch  # nothing else needs it: files that are there are read without
+
         return fetch(Path(pooch.os_cache('diffgrad-optax')))
     directory = data_dir.expanduser()
     try:
@@ -75,6 +76,8 @@ def is_empty(directory: Path) -> bool:
 
 def fetch_file(url: str, sha256: str, directory: Path) -> Path:
     """Downloads a file unless it is there; only one with the known hash is kept."""
+    import pooch
+
     name = url.rpartition('/')[2]
     try:
         pooch.retrieve(url, f'sha256:{sha256}', name, directory, progressbar=True)

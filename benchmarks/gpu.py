@@ -1,0 +1,154 @@
+"""Runs what is not yet measured on a GPU, for as long as a machine is lent.
+
+python -m benchmarks.gpu --minutes 9
+
+Each job is a process of its own that writes `NAME.json` when it is done, so a call
+that is cut short costs the job under way and no other, and the next call goes on.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import results
+
+
+class Job(NamedTuple):
+    """A command that writes `name`.json into its --out-dir."""
+
+    name: str
+    command: tuple[str, ...]  # what follows `python -m`
+    minutes: float  # a generous guess; none was measured yet
+    reads_images: bool = False  # from --data-dir, where there is one
+
+
+def update(tree: str, dtype: str, minutes: float) -> Job:
+    """The update benchmark on one tree in one dtype."""
+    command = ('benchmarks.compare', '--tree', tree, '--dtype', dtype)
+    return Job(f'update-{tree}-{dtype}', command, minutes)
+
+
+# The most valuable first.
+JOBS = (
+    update('resnet50', 'float32', 2.0),
+    update('array', 'float32', 1.5),
+    update('billion', 'float32', 2.5),
+    update('decoder', 'float32', 4.0),
+    Job('throughput', ('benchmarks.throughput',), 4.0, reads_images=True),
+    update('billion', 'bfloat16', 2.5),
+    update('resnet50', 'bfloat16', 2.0),
+    update('decoder', 'bfloat16', 4.0),
+    update('array', 'bfloat16', 1.5),
+)
+
+
+def run_jobs(
+    jobs: Iterable[Job],
+    out_dir: Path,
+    *,
+    minutes: float,
+    extra: Sequence[str] = (),
+    data_dir: Path | None = None,
+) -> list[Job]:
+    """Runs the jobs without a result that fit into the time; returns those left.
+
+    Args:
+      jobs: in order of their value.
+      out_dir: where results are, and are written.
+      minutes: after which nothing runs any more.
+      extra: more arguments for every job.
+      data_dir: for the jobs that read images.
+    """
+    deadline = time.monotonic() + 60 * minutes
+    outcomes = {}
+    todo = [job for job in jobs if not result_path(job, out_dir).exists()]
+    for job in todo:
+        left = deadline - time.monotonic()
+        if 60 * job.minutes > left:
+            outcomes[job] = 'no time left'
+            continue
+        print(f'\n## {job.name}\n', flush=True)
+        arguments = [*job.command, '--out-dir', str(out_dir), *extra]
+        if job.reads_images and data_dir is not None:
+            arguments += ['--data-dir', str(data_dir)]
+        start = time.monotonic()
+        end = run(arguments, timeout=left)
+        if end == 'done' and not result_path(job, out_dir).exists():
+            end = 'wrote no result'
+        outcomes[job] = f'{end} after {time.monotonic() - start:.0f} s'
+    missing = [job for job in todo if not result_path(job, out_dir).exists()]
+    for job, outcome in outcomes.items():
+        print(f'{job.name}: {outcome}')
+    print(f'left: {" ".join(job.name for job in missing) or "nothing"}', flush=True)
+    return missing
+
+
+def run(arguments: Sequence[str], *, timeout: float) -> str:
+    """Runs `python -m` with these arguments; says how it ended."""
+    # A group of its own, so that a compiler's workers end with it.
+    process = subprocess.Popen(
+        [sys.executable, '-m', *arguments], start_new_session=True
+    )
+    try:
+        code = process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return 'stopped at the deadline'
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return 'done' if code == 0 else f'failed with status {code}'
+
+
+def result_path(job: Job, out_dir: Path) -> Path:
+    """Where a job's result is when it is done."""
+    return out_dir / f'{job.name}.json'
+
+
+def has_gpu() -> bool:
+    """Asked in another process: this one must leave the GPU's memory to the jobs."""
+    code = 'import jax, sys; sys.exit(jax.default_backend() != "gpu")'
+    return subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    names = [job.name for job in JOBS]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('jobs', nargs='*', metavar='JOB', help=', '.join(names))
+    parser.add_argument('--minutes', type=float, default=9.0)
+    parser.add_argument('--data-dir', type=Path, help="CIFAR-10's")
+    parser.add_argument('--out-dir', type=Path, help='benchmarks/results/gpu')
+    parser.add_argument(
+        '--smoke', action='store_true', help='runs all in tiny form on a CPU'
+    )
+    args = parser.parse_args(argv)
+    if unknown := set(args.jobs) - set(names):
+        parser.error(f'there is no job {", ".join(sorted(unknown))}')
+    jobs = [job for job in JOBS if not args.jobs or job.name in args.jobs]
+    if args.smoke:
+        results.check_smoke(args.out_dir)
+        # Programs that are not timed need no optimisation, which takes long.
+        os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
+        os.environ['JAX_PLATFORMS'] = 'cpu'
+        jobs = [job._replace(minutes=0.0) for job in jobs]
+    elif not has_gpu():
+        sys.exit('JAX sees no GPU: there is nothing to measure here (see --smoke)')
+    missing = run_jobs(
+        jobs,
+        args.out_dir or results.RESULTS / 'gpu',
+        minutes=args.minutes,
+        extra=['--smoke'] if args.smoke else [],
+        data_dir=args.data_dir,
+    )
+    sys.exit(1 if missing else 0)
+
+
+if __name__ == '__main__':
+    main()
