@@ -118,7 +118,7 @@ def run(
 
 
 def smoke(names: Sequence[str], dtypes: Sequence[str], out_dir: Path) -> None:
-    """The same on three small arrays; the numbers mean nothing."""
+    """The same on two small arrays; the numbers mean nothing."""
     for name in names:
         for dtype in dtypes:
             tree = trees.cast(trees.smoke(), jnp.dtype(dtype))

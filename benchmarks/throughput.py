@@ -14,7 +14,7 @@ Utilisation counts the multiplications and additions of convolutions and of the 
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,9 @@ from examples.cifar import data as datasets
 from examples.cifar.data import Dataset, Split
 from examples.cifar.train import steps_per_call
 from examples.cifar.training import (
+    DeviceData,
+    Task,
+    TrainState,
     data_parallel_mesh,
     epoch_order,
     init_state,
@@ -86,18 +89,16 @@ def forward_flops(width: int) -> int:
     return flops + 2 * features * 10
 
 
-def jax_arm(
-    optimizer: optax.GradientTransformation, data: Dataset, work: Workload
-) -> Arm:
-    """The steps of the example."""
+def jax_arms(data: Dataset, work: Workload) -> Iterator[tuple[str, Arm]]:
+    """The steps of the example with each optimizer, by its name."""
     mesh = data_parallel_mesh()
-    task, initial = init_state(
+    task, state = init_state(
         'resnet50',
         data=data,
         width=work.width,
         activation='relu',
         dtype=jnp.dtype(work.dtype),
-        optimizer=optimizer,
+        optimizer=optax.identity(),
         seed=0,
         mesh=mesh,
     )
@@ -106,9 +107,21 @@ def jax_arm(
         key, 0, count=len(data.train.labels), batch_size=work.batch_size
     )
     order = order[: work.steps]
+    for name, optimizer in OPTIMIZERS.items():
+        yield (
+            name,
+            jax_arm(task._replace(optimizer=optimizer), state, images, order, key),
+        )
+
+
+def jax_arm(
+    task: Task, state: TrainState, images: DeviceData, order: jax.Array, key: jax.Array
+) -> Arm:
+    """The steps of `order`, starting from a copy of `state`."""
 
     def arm() -> Running:
-        carry = [jax.tree.map(jnp.copy, initial)]
+        copy = jax.tree.map(jnp.copy, state)
+        carry = [copy._replace(opt_state=task.optimizer.init(copy.params))]
 
         def call() -> None:
             carry[0], _ = train_steps(carry[0], images, order, key, task=task)
@@ -146,10 +159,7 @@ def measure(
     data: Dataset, work: Workload, *, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Times the step with each optimizer, and PyTorch's."""
-    arms = {
-        f'examples/cifar, {name}': jax_arm(optimizer, data, work)
-        for name, optimizer in OPTIMIZERS.items()
-    }
+    arms = {f'examples/cifar, {name}': arm for name, arm in jax_arms(data, work)}
     try:
         arms['PyTorch, Adam(fused=True)'] = torch_arm(data, work)
     except ImportError as error:

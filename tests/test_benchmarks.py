@@ -1,0 +1,271 @@
+"""The benchmarks run, and lose nothing when they are interrupted; nothing is timed."""
+
+import json
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from benchmarks import compare, gpu, results, trees
+from benchmarks.gpu import Job
+from benchmarks.gradients import GRADIENTS, factors
+from benchmarks.jax_arms import lower_step, naive_diffgrad
+from benchmarks.tables import update_table
+from benchmarks.throughput import forward_flops
+from benchmarks.timing import SAMPLES, Running, interleave
+from diffgrad_optax import diffgrad
+from examples.cifar.model import ACTIVATIONS, MODELS
+
+
+@pytest.fixture(autouse=True)
+def user_defaults():
+    """As users run benchmarks: 64-bit types off, ranks promoted."""
+    with jax.enable_x64(False), jax.numpy_rank_promotion('allow'):
+        yield
+
+
+@pytest.mark.parametrize(
+    ('tree', 'arrays', 'numbers'),
+    [
+        (trees.resnet50, 161, 23_520_842),
+        (trees.TREES['array']['cpu'], 1, 2**24),
+        (trees.TREES['array']['gpu'], 1, 2**28),
+        (trees.TREES['decoder']['cpu'], 1000, 23_803_008),
+        (trees.TREES['billion']['gpu'], 145, 1_140_916_224),
+    ],
+)
+def test_trees_have_the_sizes_that_are_claimed(tree, arrays, numbers):
+    shapes = tree()
+    assert len(jax.tree.leaves(shapes)) == arrays
+    assert trees.count(shapes) == numbers
+    assert trees.nbytes(trees.cast(shapes, jnp.bfloat16)) == 2 * numbers
+
+
+def test_naive_composition_is_diffgrad():
+    params = jnp.array([0.3, -0.2])
+    updates = []
+    for optimizer in (naive_diffgrad(0.1), diffgrad(0.1)):
+        state = optimizer.init(params)
+        for grads in (jnp.array([1.0, 2.0]), jnp.array([1.0, -3.0])):
+            update, state = optimizer.update(grads, state, params)
+        updates.append(update)
+    np.testing.assert_allclose(*updates, rtol=1e-6)
+
+
+def test_materialized_gradient_is_not_fused_with_the_update():
+    tree = jax.ShapeDtypeStruct((256, 256), jnp.float32)
+    step = lower_step(diffgrad(0.1), GRADIENTS['materialized'], tree, factors(tree))
+    entry = step.compile().as_text().split('ENTRY')[1]
+    products = [line for line in entry.splitlines() if 'f32[256,256]' in line]
+    assert any(' dot(' in line or 'matmul' in line for line in products), entry
+
+
+def test_interleave_takes_turns_and_keeps_warm_samples():
+    calls = []
+
+    def arm(name):
+        return lambda: Running(lambda: calls.append(name), lambda: None)
+
+    times = interleave({'a': arm('a'), 'b': arm('b')}, rounds=2, calls=3)
+    turn = 3 * (1 + SAMPLES)
+    assert calls == (['a'] * turn + ['b'] * turn) * 2
+    assert {name: len(seconds) for name, seconds in times.items()} == {
+        'a': 2 * SAMPLES,
+        'b': 2 * SAMPLES,
+    }
+
+
+def test_missing_package_is_left_out_and_said(monkeypatch):
+    from benchmarks import torch_arms
+
+    monkeypatch.setitem(torch_arms.OPTIMIZERS, 'other', ('no_such_module', 'X', {}))
+    monkeypatch.setitem(sys.modules, 'torch.optim', None)
+    said = []
+    assert 'other' not in torch_arms.installed(said.append)
+    assert any('no_such_module' in line for line in said)
+
+
+def test_failed_write_leaves_nothing(tmp_path):
+    path = tmp_path / 'result.json'
+    with pytest.raises(TypeError):
+        results.write(path, {'a': object()})
+    assert list(tmp_path.iterdir()) == []
+    results.write(path, {'a': 1})
+    assert [file.name for file in tmp_path.iterdir()] == ['result.json']
+
+
+@pytest.mark.parametrize('out_dir', [None, results.RESULTS, results.RESULTS / 'gpu'])
+def test_smoke_is_kept_out_of_the_results(out_dir):
+    arguments = [] if out_dir is None else ['--out-dir', str(out_dir)]
+    for main in (compare.main, gpu.main):
+        with pytest.raises(SystemExit, match='--smoke needs an --out-dir'):
+            main(['--smoke', *arguments])
+
+
+def result_table(path):
+    return update_table(json.loads(path.read_text()))
+
+
+def test_smoke_run_leaves_a_result_and_a_second_call_nothing_to_do(tmp_path, capfd):
+    name = 'update-resnet50-bfloat16'
+    arguments = ['--smoke', '--out-dir', str(tmp_path), name]
+    with pytest.raises(SystemExit) as finished:
+        gpu.main(arguments)
+    assert finished.value.code == 0, capfd.readouterr()
+    path = tmp_path / f'{name}.json'
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    # Parameter, gradient and three arrays of state at two bytes: nine moves.
+    assert '| diffgrad | materialized |' in result_table(path)
+    arms = json.loads(path.read_text())['arms']
+    (bytes_moved,) = (
+        arm['bytes']
+        for arm in arms
+        if (arm['name'], arm['gradient']) == ('diffgrad', 'materialized')
+    )
+    assert bytes_moved == pytest.approx(18, abs=0.2)
+    written = path.stat().st_mtime_ns
+    with pytest.raises(SystemExit):
+        gpu.main(arguments)
+    assert path.stat().st_mtime_ns == written
+    assert 'left: nothing' in capfd.readouterr().out
+
+
+def test_without_a_gpu_it_refuses(monkeypatch):
+    monkeypatch.setattr(gpu, 'has_gpu', lambda: False)
+    with pytest.raises(SystemExit, match='sees no GPU'):
+        gpu.main([])
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    """Modules that jobs run, and where their results go."""
+    (tmp_path / 'good.py').write_text(
+        'import sys, pathlib\n'
+        'path = pathlib.Path(sys.argv[sys.argv.index("--out-dir") + 1])\n'
+        'path.mkdir(exist_ok=True)\n'
+        '(path / (sys.argv[1] + ".json")).write_text(" ".join(sys.argv))\n'
+    )
+    (tmp_path / 'bad.py').write_text('raise RuntimeError("broken on purpose")\n')
+    (tmp_path / 'slow.py').write_text('import time\ntime.sleep(60)\n')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    return tmp_path / 'out'
+
+
+def test_failed_job_is_told_stops_nothing_and_is_tried_again(scripts, capfd):
+    jobs = [Job('b', ('bad',), 0.0), Job('g', ('good', 'g'), 0.0)]
+    assert gpu.run_jobs(jobs, scripts, minutes=1) == jobs[:1]
+    said = capfd.readouterr()
+    assert 'broken on purpose' in said.err
+    assert 'b: failed with status 1' in said.out
+    assert 'left: b' in said.out
+    assert [file.name for file in scripts.iterdir()] == ['g.json']
+    assert gpu.run_jobs(jobs, scripts, minutes=1) == jobs[:1]
+    said = capfd.readouterr().out
+    assert '## b' in said
+    assert '## g' not in said
+    mended = [Job('b', ('good', 'b'), 0.0)]
+    assert gpu.run_jobs(mended, scripts, minutes=1) == []
+
+
+def test_job_is_stopped_at_the_deadline(scripts, capfd):
+    start = time.monotonic()
+    jobs = [Job('s', ('slow',), 0.0)]
+    assert gpu.run_jobs(jobs, scripts, minutes=0.01) == jobs
+    assert time.monotonic() - start < 30
+    assert 's: stopped at the deadline' in capfd.readouterr().out
+
+
+def test_job_that_does_not_fit_is_not_started_and_a_shorter_one_is(scripts, capfd):
+    jobs = [Job('long', ('good', 'long'), 5.0), Job('short', ('good', 'short'), 0.5)]
+    assert gpu.run_jobs(jobs, scripts, minutes=1) == jobs[:1]
+    assert 'long: no time left' in capfd.readouterr().out
+
+
+def test_only_jobs_that_read_images_are_told_where_they_are(scripts, tmp_path):
+    jobs = [Job('a', ('good', 'a'), 0.0), Job('b', ('good', 'b'), 0.0, True)]
+    gpu.run_jobs(jobs, scripts, minutes=1, data_dir=tmp_path)
+    told = [(scripts / f'{job.name}.json').read_text() for job in jobs]
+    assert ['--data-dir' in arguments for arguments in told] == [False, True]
+
+
+class TestTorchResNet:
+    """PyTorch's network is the example's."""
+
+    torch = pytest.importorskip('torch', reason='PyTorch is in the extra bench')
+
+    def test_size_and_operations(self):
+        from torch.utils.flop_counter import FlopCounterMode
+
+        from benchmarks.torch_resnet import ResNet50
+
+        with self.torch.device('meta'):
+            network = ResNet50(10, 64)
+            with FlopCounterMode(display=False) as counter:
+                network(self.torch.zeros(2, 3, 32, 32))
+        assert sum(param.numel() for param in network.parameters()) == 23_520_842
+        assert counter.get_total_flops() == 2 * forward_flops(64)
+
+    def test_logits_agree(self):
+        from benchmarks.torch_resnet import ResNet50
+
+        theirs = ResNet50(10, 4).eval()
+        ours = MODELS['resnet50'](
+            image_shape=(32, 32, 3),
+            classes=10,
+            width=4,
+            activation=ACTIVATIONS['relu'],
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(jax.random.key(0, impl='rbg')),
+        )
+        ours.eval()
+        copy_weights(ours, theirs, self.torch)
+        images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype('f')
+        with self.torch.no_grad():
+            expected = theirs(self.torch.from_numpy(images.transpose(0, 3, 1, 2)))
+        logits = nnx.jit(lambda model, x: model(x))(ours, images)
+        assert np.ptp(logits) > 0.1
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def copy_weights(ours, theirs, torch):
+    """From the example's network to PyTorch's; every weight of it is set."""
+
+    def convolution(layer):
+        kernel = np.asarray(getattr(layer, 'linear', layer).kernel[...])
+        if kernel.ndim == 2:
+            kernel = kernel[None, None]
+        return {'weight': kernel.transpose(3, 2, 0, 1)}
+
+    def norm(layer):
+        return {
+            'weight': layer.scale[...],
+            'bias': layer.bias[...],
+            'running_mean': layer.mean[...],
+            'running_var': layer.var[...],
+            'num_batches_tracked': 0,
+        }
+
+    layers = {'conv': convolution(ours.conv), 'norm': norm(ours.norm)}
+    for index, block in enumerate(ours.blocks):
+        for i in (1, 2, 3):
+            conv, bn = getattr(block, f'conv{i}'), getattr(block, f'norm{i}')
+            layers[f'blocks.{index}.conv{i}'] = convolution(conv)
+            layers[f'blocks.{index}.norm{i}'] = norm(bn)
+        if block.shortcut.projects:
+            layers[f'blocks.{index}.conv'] = convolution(block.shortcut.conv)
+            layers[f'blocks.{index}.norm'] = norm(block.shortcut.norm)
+    layers['head'] = {
+        'weight': np.asarray(ours.head.kernel[...]).T,
+        'bias': ours.head.bias[...],
+    }
+    theirs.load_state_dict(
+        {
+            f'{layer}.{name}': torch.tensor(np.asarray(value))
+            for layer, values in layers.items()
+            for name, value in values.items()
+        }
+    )
