@@ -1,6 +1,7 @@
 """The benchmarks run, and lose nothing when they are interrupted; nothing is timed."""
 
 import json
+import re
 import sys
 import time
 
@@ -34,7 +35,7 @@ def user_defaults():
         (trees.resnet50, 161, 23_520_842),
         (trees.TREES['array']['cpu'], 1, 2**24),
         (trees.TREES['array']['gpu'], 1, 2**28),
-        (trees.TREES['decoder']['cpu'], 1000, 23_803_008),
+        (trees.TREES['decoder']['cpu'], 1000, 23_801_600),
         (trees.TREES['billion']['gpu'], 145, 1_140_916_224),
     ],
 )
@@ -60,8 +61,9 @@ def test_materialized_gradient_is_not_fused_with_the_update():
     tree = jax.ShapeDtypeStruct((256, 256), jnp.float32)
     step = lower_step(diffgrad(0.1), GRADIENTS['materialized'], tree, factors(tree))
     entry = step.compile().as_text().split('ENTRY')[1]
-    products = [line for line in entry.splitlines() if 'f32[256,256]' in line]
-    assert any(' dot(' in line or 'matmul' in line for line in products), entry
+    # Something writes an array from the two factors and nothing else.
+    product = r'= f32\[256,256\]\S* \S+\((?:[^%)]*%factors_[^%)]*){2}\)'
+    assert re.search(product, entry), entry
 
 
 def test_interleave_takes_turns_and_keeps_warm_samples():
