@@ -194,43 +194,44 @@ def test_only_jobs_that_read_images_are_told_where_they_are(scripts, tmp_path):
     assert ['--data-dir' in arguments for arguments in told] == [False, True]
 
 
-class TestTorchResNet:
-    """PyTorch's network is the example's."""
+@pytest.fixture
+def torch():
+    return pytest.importorskip('torch', reason='PyTorch is in the extra bench')
 
-    torch = pytest.importorskip('torch', reason='PyTorch is in the extra bench')
 
-    def test_size_and_operations(self):
-        from torch.utils.flop_counter import FlopCounterMode
+def test_torch_network_has_the_size_and_the_operations_that_are_counted(torch):
+    from torch.utils.flop_counter import FlopCounterMode
 
-        from benchmarks.torch_resnet import ResNet50
+    from benchmarks.torch_resnet import ResNet50
 
-        with self.torch.device('meta'):
-            network = ResNet50(10, 64)
-            with FlopCounterMode(display=False) as counter:
-                network(self.torch.zeros(2, 3, 32, 32))
-        assert sum(param.numel() for param in network.parameters()) == 23_520_842
-        assert counter.get_total_flops() == 2 * forward_flops(64)
+    with torch.device('meta'):
+        network = ResNet50(10, 64)
+        with FlopCounterMode(display=False) as counter:
+            network(torch.zeros(2, 3, 32, 32))
+    assert sum(param.numel() for param in network.parameters()) == 23_520_842
+    assert counter.get_total_flops() == 2 * forward_flops(64)
 
-    def test_logits_agree(self):
-        from benchmarks.torch_resnet import ResNet50
 
-        theirs = ResNet50(10, 4).eval()
-        ours = MODELS['resnet50'](
-            image_shape=(32, 32, 3),
-            classes=10,
-            width=4,
-            activation=ACTIVATIONS['relu'],
-            dtype=jnp.float32,
-            rngs=nnx.Rngs(jax.random.key(0, impl='rbg')),
-        )
-        ours.eval()
-        copy_weights(ours, theirs, self.torch)
-        images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype('f')
-        with self.torch.no_grad():
-            expected = theirs(self.torch.from_numpy(images.transpose(0, 3, 1, 2)))
-        logits = nnx.jit(lambda model, x: model(x))(ours, images)
-        assert np.ptp(logits) > 0.1
-        np.testing.assert_allclose(logits, expected, atol=1e-4)
+def test_torch_network_has_the_logits_of_the_example(torch):
+    from benchmarks.torch_resnet import ResNet50
+
+    theirs = ResNet50(10, 4).eval()
+    ours = MODELS['resnet50'](
+        image_shape=(32, 32, 3),
+        classes=10,
+        width=4,
+        activation=ACTIVATIONS['relu'],
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(jax.random.key(0, impl='rbg')),
+    )
+    ours.eval()
+    copy_weights(ours, theirs, torch)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype('f')
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2)))
+    logits = nnx.jit(lambda model, x: model(x))(ours, images)
+    assert np.ptp(logits) > 0.1
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def copy_weights(ours, theirs, torch):
