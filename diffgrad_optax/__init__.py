@@ -15,6 +15,11 @@ from diffgrad_optax._mars import (
     correct_by_difference,
     mars,
 )
+from diffgrad_optax._quantize import (
+    QuantizedArray,
+    QuantizedState,
+    quantize_state,
+)
 from diffgrad_optax._swats import SwatsState, swats
 from diffgrad_optax._with_friction import (
     FrictionState,
@@ -30,6 +35,8 @@ __all__ = (
     'DropoutState',
     'FrictionState',
     'GainsState',
+    'QuantizedArray',
+    'QuantizedState',
     'SwatsState',
     'adadiff',
     'correct_by_difference',
@@ -41,6 +48,7 @@ __all__ = (
     'gradient_dropout',
     'learning_rate_dropout',
     'mars',
+    'quantize_state',
     'scale_by_adadiff',
     'scale_by_diffgrad',
     'scale_by_gains',

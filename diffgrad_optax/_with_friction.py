@@ -11,6 +11,7 @@ import optax
 from diffgrad_optax._checks import check_gradients, check_same_array, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 from diffgrad_optax._previous import computed_after, init_previous, next_previous
+from diffgrad_optax._quantize import decoded
 from diffgrad_optax.friction import Friction, resolve
 
 
@@ -159,8 +160,8 @@ def friction_coefficients(
       grads: the gradients that will enter the friction transformation: clipped
         first if a clipping stands before it in the chain.
       opt_state: any state with a :class:`FrictionState` somewhere in it, behind
-        `optax.chain`, `masked`, `partition`, `inject_hyperparams`, `MultiSteps`
-        and the like. Several are joined when they share no parameter.
+        `optax.chain`, `masked`, `partition`, `inject_hyperparams`, `MultiSteps`,
+        :func:`quantize_state` and the like. Several are joined when they share no parameter.
       friction: the coefficient that the transformation was made with.
 
     Returns:
@@ -182,7 +183,8 @@ def friction_coefficients(
             'diffrgrad, scale_by_diffgrad or with_friction'
         )
     for state in states:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state.prev_grad):
+        prev_grad = decoded(state.prev_grad)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(prev_grad):
             if path in prev_grads:
                 raise ValueError(
                     f'opt_state holds two frictions for {jax.tree_util.keystr(path)}: '

@@ -18,6 +18,7 @@ from diffgrad_optax import (
     gradient_dropout,
     learning_rate_dropout,
     mars,
+    quantize_state,
     scale_by_adadiff,
     scale_by_diffgrad,
     scale_by_gains,
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
       public: the package's function that this is a case of; None if `make` is it.
       refuses_complex: why complex parameters are refused.
       stalls: why optax's toy problems are not solved.
+      rounds: why real parameters move otherwise than complex and float64 ones.
     """
 
     make: Callable[..., optax.GradientTransformation]
@@ -43,6 +45,7 @@ class Entry(NamedTuple):
     public: Callable[..., optax.GradientTransformation] | None = None
     refuses_complex: str | None = None
     stalls: str | None = None
+    rounds: str | None = None
 
 
 def friction_sgd(
@@ -56,6 +59,31 @@ def friction_radam(
 ) -> optax.GradientTransformation:
     return with_friction(optax.radam(learning_rate))
 
+
+def quantized(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    # Blocks of three numbers, because the contract's arrays are so small.
+    return quantize_state(inner, block_size=3, min_size=0)
+
+
+def quantized_diffgrad(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    return quantized(diffgrad(learning_rate))
+
+
+def quantized_adadiff(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    return quantized(adadiff(learning_rate, amsgrad=True))
+
+
+def quantized_sgd(
+    learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9
+) -> optax.GradientTransformation:
+    return quantized(optax.sgd(learning_rate, momentum))
+
+
+EIGHT_BITS = 'their state has 8 bits'
 
 REGISTRY = {
     'diffgrad': Entry(diffgrad, {'learning_rate': 1e-2}),
@@ -113,4 +141,13 @@ REGISTRY = {
     ),
     'correct_by_difference': Entry(correct_by_difference, {'gamma': 0.1}),
     'mars': Entry(mars, {'learning_rate': 1e-2}),
+    'quantize_state-diffgrad': Entry(
+        quantized_diffgrad, {'learning_rate': 1e-2}, quantize_state, rounds=EIGHT_BITS
+    ),
+    'quantize_state-adadiff': Entry(
+        quantized_adadiff, {'learning_rate': 1e-2}, quantize_state, rounds=EIGHT_BITS
+    ),
+    'quantize_state-sgd': Entry(
+        quantized_sgd, {'learning_rate': 1e-3}, quantize_state, rounds=EIGHT_BITS
+    ),
 }

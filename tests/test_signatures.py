@@ -73,6 +73,18 @@ SIGNATURES = {
         {'learning_rate': REQUIRED, 'b1': 0.95, 'b2': 0.99, 'eps': 1e-8},
         {'gamma': 0.025, 'weight_decay': 0.0, 'mask': None, 'prev_grad_dtype': None},
     ),
+    package.quantize_state: (
+        {'inner': REQUIRED},
+        {
+            'block_size': 128,
+            'min_size': 4096,
+            'nonnegative': (
+                *('nu', 'nu_max', 'n', 'exp_avg_sq', 'sum_of_squares', 'grad_sum_sq'),
+                *('e_g', 'e_x', 'step_sizes', 'gains'),
+            ),
+            'exact': ('z', 'x0', 'params0', 'init_params', 'init_particles'),
+        },
+    ),
     **{
         getattr(friction, name): (ARRAYS, {})
         for name in friction.__all__
