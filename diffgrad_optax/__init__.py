@@ -15,11 +15,7 @@ from diffgrad_optax._mars import (
     correct_by_difference,
     mars,
 )
-from diffgrad_optax._quantize import (
-    QuantizedArray,
-    QuantizedState,
-    quantize_state,
-)
+from diffgrad_optax._quantize import QuantizedState, quantize_state
 from diffgrad_optax._swats import SwatsState, swats
 from diffgrad_optax._with_friction import (
     FrictionState,
@@ -35,7 +31,6 @@ __all__ = (
     'DropoutState',
     'FrictionState',
     'GainsState',
-    'QuantizedArray',
     'QuantizedState',
     'SwatsState',
     'adadiff',

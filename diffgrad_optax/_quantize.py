@@ -19,18 +19,12 @@ _GOLDEN = np.uint32(0x9E3779B9)
 _THRESHOLD_BITS = 11
 
 
-class QuantizedArray(NamedTuple):
-    """An array in 8 bits; it stands in a state where the inner one has its array."""
-
-    codes: jax.Array  # int8 if signed, uint8 if non-negative; shaped like the array.
-    scale: jax.Array  # float32, the largest |x| of each block; (*leading, blocks).
-
-
 class QuantizedState(NamedTuple):
     """State of :func:`quantize_state`; checkpoints hold these field names."""
 
-    count: jax.Array  # t, int32, scalar.
-    inner_state: optax.OptState  # the wrapped one's own, with QuantizedArrays in it.
+    count: jax.Array  # type: ignore[assignment]  # t, int32, scalar.
+    inner_state: optax.OptState  # the inner one's, codes in int8 or uint8 for arrays.
+    scales: optax.OptState  # its twin: float32 (*leading, blocks), or MaskedNode().
 
 
 def quantize_state(
@@ -110,8 +104,8 @@ def quantize_state(
 
     Returns:
       A transformation with state :class:`QuantizedState`, whose `inner_state` is
-      `inner`'s with :class:`QuantizedArray` leaves. Updates have the gradients'
-      dtype. Extra arguments go to `inner`.
+      `inner`'s with codes for arrays and `scales` the same tree of their scales.
+      Updates have the gradients' dtype. Extra arguments go to `inner`.
 
     Raises:
       TypeError: if `inner` is no transformation, a number is no integer, or
@@ -123,8 +117,8 @@ def quantize_state(
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from diffgrad_optax import diffgrad, quantize_state
-    >>> params = jnp.zeros((64, 128))
-    >>> grads = jnp.ones((64, 128)).at[:, 64:].set(0.01)
+    >>> params = jnp.zeros((64, 128), jnp.float32)
+    >>> grads = jnp.ones_like(params).at[:, 64:].set(0.01)
     >>> for optimizer in (diffgrad(0.1), quantize_state(diffgrad(0.1))):
     ...     state = optimizer.init(params)
     ...     for _ in range(100):
@@ -153,22 +147,23 @@ def quantize_state(
     def init_fn(params: optax.Params) -> QuantizedState:
         params_at = dict(jax.tree_util.tree_leaves_with_path(params))
 
-        def encoded(path: Any, leaf: Any) -> Any:
+        def encoded(path: Any, leaf: Any) -> tuple[Any, Any]:
             prefix, param = _split(path, params_at)
             fields = {getattr(key, 'name', None) for key in prefix}
             block = _block(leaf, param, block_size, min_size)
             if block is None or not fields.isdisjoint(exact):
-                return leaf
+                return leaf, optax.MaskedNode()
             if isinstance(param, jax.Array):
-                # A zero computed from the parameter, for its sharding: jitted
-                # constants have none.
+                # A zero computed from the parameter, for its sharding: constants
+                # have none under jit.
                 never = (param == param) & (param != param)
                 leaf = leaf + never.astype(leaf.dtype)
-            codes = jnp.uint8 if not fields.isdisjoint(nonnegative) else jnp.int8
-            return _encode(leaf, block, codes, 0, 0)
+            dtype = jnp.int8 if fields.isdisjoint(nonnegative) else jnp.uint8
+            return _encode(leaf, block, dtype, 0, 0)
 
-        inner_state = jax.tree_util.tree_map_with_path(encoded, inner.init(params))
-        return QuantizedState(jnp.zeros((), jnp.int32), inner_state)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(inner.init(params))
+        pairs = [encoded(path, leaf) for path, leaf in leaves]
+        return QuantizedState(jnp.zeros((), jnp.int32), *_unzip(treedef, pairs))
 
     def update_fn(
         updates: optax.Updates,
@@ -176,38 +171,54 @@ def quantize_state(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, QuantizedState]:
-        count = optax.safe_increment(state.count)
         updates, inner_state = inner.update(
-            updates, decoded(state.inner_state), params, **extra_args
+            updates, decoded(state), params, **extra_args
         )
-        stored, treedef = jax.tree.flatten(state.inner_state, is_leaf=_is_quantized)
+        count = optax.safe_increment(state.count)
+
+        def encoded(index: int, leaf: Any, codes: Any, scale: Any) -> tuple[Any, Any]:
+            if isinstance(scale, optax.MaskedNode):
+                return leaf, scale
+            block = codes.shape[-1] // scale.shape[-1]
+            return _encode(leaf, block, codes.dtype, index, count)
+
+        pairs, treedef = _pairs(state)
         leaves = treedef.flatten_up_to(inner_state)
-        for index, (leaf, before) in enumerate(zip(leaves, stored, strict=True)):
-            if _is_quantized(before):
-                codes, scale = before
-                block = codes.shape[-1] // scale.shape[-1]
-                leaves[index] = _encode(leaf, block, codes.dtype, index, count)
-        return updates, QuantizedState(count, treedef.unflatten(leaves))
+        pairs = [
+            encoded(index, leaf, *pair)
+            for index, (leaf, pair) in enumerate(zip(leaves, pairs, strict=True))
+        ]
+        return updates, QuantizedState(count, *_unzip(treedef, pairs))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def decoded(tree: Any) -> Any:
-    """`tree` with arrays, float32, in the place of every :class:`QuantizedArray`."""
-    return jax.tree.map(
-        lambda leaf: _decode(leaf) if _is_quantized(leaf) else leaf,
-        tree,
-        is_leaf=_is_quantized,
+def decoded(state: QuantizedState) -> optax.OptState:
+    """The inner state, with float32 arrays for codes."""
+    pairs, treedef = _pairs(state)
+    return treedef.unflatten(
+        leaf if isinstance(scale, optax.MaskedNode) else _decode(leaf, scale)
+        for leaf, scale in pairs
     )
 
 
-def _is_quantized(node: Any) -> bool:
-    return isinstance(node, QuantizedArray)
+def _pairs(state: QuantizedState) -> tuple[list[tuple[Any, Any]], Any]:
+    """Each leaf of the inner state with its scale, and their tree."""
+    leaves: list[Any]
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(state.inner_state)
+    return list(zip(leaves, treedef.flatten_up_to(state.scales), strict=True)), treedef
 
 
-def _decode(array: QuantizedArray) -> jax.Array:
-    codes, scale = array
-    top = jnp.iinfo(codes.dtype).max
+def _unzip(treedef: Any, pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    return (
+        treedef.unflatten(leaf for leaf, _ in pairs),
+        treedef.unflatten(scale for _, scale in pairs),
+    )
+
+
+def _decode(codes: jax.Array, scale: jax.Array) -> jax.Array:
+    top = np.iinfo(codes.dtype).max
     c = _blocks(codes, codes.shape[-1] // scale.shape[-1]).astype(jnp.float32)
     # In integers, so that the largest code is exactly 1.
     s = c / (2 * top - jnp.abs(c))
@@ -218,8 +229,9 @@ def _decode(array: QuantizedArray) -> jax.Array:
 
 def _encode(
     x: jax.Array, block: int, dtype: Any, index: int, count: jax.typing.ArrayLike
-) -> QuantizedArray:
-    """Codes of `dtype` for the array that is leaf number `index`, at step `count`."""
+) -> tuple[jax.Array, jax.Array]:
+    """Codes and scales of the array that is leaf number `index`, at step `count`."""
+    shape = x.shape
     r = _blocks(_thresholds(x, index, count), block)
     x = _blocks(x.astype(jnp.float32), block)
     if dtype == jnp.uint8:
@@ -228,12 +240,11 @@ def _encode(
     s = x / jnp.where(scale > 0, scale, 1)[..., None]
     if dtype == jnp.uint8:
         s = jnp.sqrt(s)
-    top = jnp.iinfo(dtype).max
+    top = np.iinfo(dtype).max
     c = jnp.floor(2 * top * s / (1 + jnp.abs(s)) + r)
     if dtype == jnp.uint8:
         c = jnp.where(x > 0, jnp.maximum(c, 1), c)
-    shape = (*x.shape[:-2], -1)
-    return QuantizedArray(c.astype(dtype).reshape(shape), scale)
+    return c.astype(dtype).reshape(shape), scale
 
 
 def _thresholds(x: jax.Array, index: int, count: jax.typing.ArrayLike) -> jax.Array:
@@ -257,7 +268,8 @@ def _blocks(x: jax.Array, block: int) -> jax.Array:
 
 def _block(leaf: Any, param: Any, block_size: int, min_size: int) -> int | None:
     """How many neighbours of `leaf` share a scale; None if it stays exact."""
-    shape, dtype = getattr(leaf, 'shape', None), getattr(leaf, 'dtype', None)
+    shape: Any = getattr(leaf, 'shape', None)
+    dtype: Any = getattr(leaf, 'dtype', None)
     if (
         not shape
         or shape != getattr(param, 'shape', None)

@@ -12,6 +12,7 @@ from diffgrad_optax._checks import check_gradients, check_same_array, storage_dt
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 from diffgrad_optax._previous import computed_after, init_previous, next_previous
 from diffgrad_optax._quantize import decoded
+from diffgrad_optax._quantize import QuantizedState, decoded
 from diffgrad_optax.friction import Friction, resolve
 
 
@@ -161,7 +162,8 @@ def friction_coefficients(
         first if a clipping stands before it in the chain.
       opt_state: any state with a :class:`FrictionState` somewhere in it, behind
         `optax.chain`, `masked`, `partition`, `inject_hyperparams`, `MultiSteps`,
-        :func:`quantize_state` and the like. Several are joined when they share no parameter.
+        :func:`quantize_state` and the like. Several are joined when they share no
+        parameter.
       friction: the coefficient that the transformation was made with.
 
     Returns:
@@ -183,8 +185,7 @@ def friction_coefficients(
             'diffrgrad, scale_by_diffgrad or with_friction'
         )
     for state in states:
-        prev_grad = decoded(state.prev_grad)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(prev_grad):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.prev_grad):
             if path in prev_grads:
                 raise ValueError(
                     f'opt_state holds two frictions for {jax.tree_util.keystr(path)}: '
@@ -219,8 +220,10 @@ def _coefficient_array(
 def _friction_states(opt_state: optax.OptState) -> Iterator[FrictionState]:
     """Every FrictionState in `opt_state`, also one inside another's inner state."""
     for node in jax.tree.leaves(
-        opt_state, is_leaf=lambda node: isinstance(node, FrictionState)
+        opt_state, is_leaf=lambda node: isinstance(node, FrictionState | QuantizedState)
     ):
-        if isinstance(node, FrictionState):
+        if isinstance(node, QuantizedState):
+            yield from _friction_states(decoded(node))
+        elif isinstance(node, FrictionState):
             yield node
             yield from _friction_states(node.inner_state)

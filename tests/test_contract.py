@@ -372,7 +372,13 @@ def test_complex_gradients_without_imaginary_part_move_as_real_ones(entry):
         chex.assert_trees_all_equal_dtypes(
             updates, optax.tree.cast(params, 'complex64')
         )
-        assert_close(optax.tree.real(updates), expected)
+        if entry.rounds:
+            largest = max(float(jnp.max(jnp.abs(u))) for u in jax.tree.leaves(expected))
+            chex.assert_trees_all_close(
+                optax.tree.real(updates), expected, atol=2**-5 * largest
+            )
+        else:
+            assert_close(optax.tree.real(updates), expected)
         chex.assert_trees_all_equal(
             jax.tree.map(jnp.imag, updates), jax.tree.map(jnp.zeros_like, params)
         )
