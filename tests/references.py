@@ -245,3 +245,15 @@ def corrected_gradients(grads, gamma=0.025, b1=0.95, max_norm=1.0):
 def mars(grads, gamma=0.025, b1=0.95, b2=0.99, eps=1e-8):
     """MARS-AdamW's updates before the learning rate and the decay."""
     return adam(corrected_gradients(grads, gamma, b1), b1, b2, eps)
+
+
+def companded(s, top):
+    """Where a number s in [-1, 1] lies among the codes -top ... top."""
+    return top * 2.0 * s / (1.0 + abs(s))
+
+
+def level(code, largest, top):
+    """The number that a code stands for: signed if `top` is 127, a square if 255."""
+    c = code / top
+    s = c / (2.0 - abs(c))
+    return largest * s if top == 127 else largest * s**2

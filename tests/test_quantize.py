@@ -1,0 +1,620 @@
+"""State in 8 bits: the code against its equations, and optimizers on top of it."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+import references
+
+import diffgrad_optax._quantize as module
+from benchmarks.update import resnet50_params
+from diffgrad_optax import (
+    diffgrad,
+    friction_coefficients,
+    quantize_state,
+    scale_by_diffgrad,
+)
+
+ROOT = Path(__file__).parent.parent
+BLOCK = 16
+TOPS = {'signed': 127, 'nonnegative': 255}
+DTYPES = {'signed': jnp.int8, 'nonnegative': jnp.uint8}
+
+kinds = pytest.mark.parametrize('kind', TOPS)
+quickly = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
+numbers = st.floats(-1.0, 1.0, width=32, allow_subnormal=False)
+rows = st.lists(numbers, min_size=3 * BLOCK, max_size=3 * BLOCK)
+steps = st.integers(0, 2**31 - 1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _compiled_encode(x, kind, count):
+    return ENCODE(x, BLOCK, DTYPES[kind], 2, count)
+
+
+ENCODE = module._encode
+
+
+def encode(x, kind, count=0):
+    if module._encode is ENCODE:
+        return _compiled_encode(jnp.asarray(x, jnp.float32), kind, jnp.int32(count))
+    return module._encode(jnp.asarray(x, jnp.float32), BLOCK, DTYPES[kind], 2, count)
+
+
+def an_array(row, kind):
+    x = np.array(row, 'float32').reshape(1, -1)
+    return np.abs(x) if kind == 'nonnegative' else x
+
+
+def normal(shape, seed=0):
+    """Normal numbers whose sizes differ by a few factors of ten."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape) * np.exp(rng.normal(size=shape))
+    return x.astype('float32')
+
+
+# The code.
+
+
+def assert_codes_are_those_of_the_equations(x, kind, count=0):
+    codes, scale = map(np.asarray, encode(x, kind, count))
+    decoded = np.asarray(module._decode(jnp.asarray(codes), jnp.asarray(scale)))
+    assert codes.shape == x.shape
+    assert scale.shape == (*x.shape[:-1], x.shape[-1] // BLOCK)
+    top = TOPS[kind]
+    for *row, column in np.ndindex(x.shape):
+        here = (*row, column)
+        block = x[(*row, slice(column // BLOCK * BLOCK, column // BLOCK * BLOCK + 16))]
+        a = float(np.abs(block).max())
+        assert scale[(*row, column // BLOCK)] == a
+        if a == 0.0:
+            assert codes[here] == decoded[here] == 0.0
+            continue
+        s = float(x[here]) / a
+        y = references.companded(s if kind == 'signed' else s**0.5, top)
+        code = int(codes[here])
+        # One of the two codes next to it, or the first for a small positive square.
+        assert abs(code - y) < 1.0 or (code == 1 and kind == 'nonnegative')
+        expected = references.level(code, a, top)
+        assert decoded[here] == pytest.approx(expected, rel=1e-6)
+
+
+@kinds
+@quickly
+@hypothesis.given(row=rows, count=steps)
+def test_codes_are_those_of_the_equations(kind, row, count):
+    assert_codes_are_those_of_the_equations(an_array(row, kind), kind, count)
+
+
+def assert_error_is_bounded(kind):
+    ramp = np.linspace(-1.0, 1.0, 64 * BLOCK)
+    x = np.abs(ramp) if kind == 'nonnegative' else ramp
+    x = x.reshape(64, BLOCK).astype('float32')
+    x[:, 0] = 1.0
+    root = np.sqrt if kind == 'nonnegative' else np.asarray
+    bound = {'signed': 1 / 64, 'nonnegative': 1 / 128}[kind]
+    worst = 0.0
+    for count in range(20):
+        decoded = np.asarray(module._decode(*encode(x, kind, count)))
+        assert np.all(decoded * x >= 0.0)
+        worst = max(worst, np.abs(root(decoded) - root(x)).max())
+    # And the bound is no larger than it must be.
+    assert 0.9 * bound < worst < bound
+
+
+@kinds
+def test_error_is_bounded_and_no_sign_turns(kind):
+    assert_error_is_bounded(kind)
+
+
+@kinds
+@quickly
+@hypothesis.given(row=rows, other=rows, count=steps)
+def test_a_larger_number_has_no_smaller_code(kind, row, other, count):
+    x, y = an_array(row, kind), an_array(other, kind)
+    x, y = np.minimum(x, y), np.maximum(x, y)
+    x[:, ::BLOCK] = y[:, ::BLOCK] = 1.0
+    less, more = (np.asarray(encode(z, kind, count)[0], int) for z in (x, y))
+    assert np.all(less <= more)
+
+
+def assert_codes_stay(kind):
+    top = TOPS[kind]
+    codes = np.arange(-top if kind == 'signed' else 0, top + 1)
+    codes = np.pad(codes, (0, -len(codes) % 15)).reshape(-1, 15)
+    codes = np.pad(codes, ((0, 0), (1, 0)), constant_values=top)
+    codes = jnp.asarray(codes, DTYPES[kind])
+    for seed, count in enumerate((0, 1, 7, 1000, 2**31 - 1)):
+        scale = jnp.abs(jnp.asarray(normal((len(codes), 1), seed)))
+        again = encode(module._decode(codes, scale), kind, count)
+        chex.assert_trees_all_equal(again, (codes, scale))
+
+
+@kinds
+def test_what_is_a_code_already_stays_one_at_every_step(kind):
+    assert_codes_stay(kind)
+
+
+@kinds
+@quickly
+@hypothesis.given(row=rows, exponent=st.integers(-60, 60), count=steps)
+def test_powers_of_two_change_the_scale_alone(kind, row, exponent, count):
+    # Clear of where float32 loses small numbers.
+    x = an_array(row, kind)
+    x = np.where(np.abs(x) < 2**-30, 0, x)
+    codes, scale = encode(x, kind, count)
+    scaled_codes, scaled = encode(x * np.float32(2.0**exponent), kind, count)
+    np.testing.assert_array_equal(scaled_codes, codes)
+    np.testing.assert_array_equal(scaled, scale * np.float32(2.0**exponent))
+
+
+def assert_rounding_is_fair(kind):
+    x = np.abs(normal((4, 4 * BLOCK)))
+    top = TOPS[kind]
+    largest = np.repeat(np.abs(x).reshape(4, -1, BLOCK).max(-1), BLOCK, -1)
+    s = x / largest
+    y = references.companded(s if kind == 'signed' else np.sqrt(s), top)
+    mean = np.zeros(x.shape)
+    for count in range(400):
+        mean += np.asarray(encode(x, kind, count)[0], float) / 400
+    # Independent random numbers would leave a twentieth.
+    np.testing.assert_allclose(mean, y, rtol=0, atol=0.012)
+
+
+@kinds
+def test_rounding_is_fair_over_the_steps_at_every_element(kind):
+    assert_rounding_is_fair(kind)
+
+
+def assert_positive_stays_positive():
+    x = np.full((1, 2 * BLOCK), 1e-20, 'float32')
+    x[:, 0] = 1.0
+    x[:, 1] = 0.0
+    decoded = module._decode(*encode(x, 'nonnegative'))
+    np.testing.assert_array_equal(decoded > 0, x > 0)
+
+
+def test_a_positive_second_moment_is_never_stored_as_zero():
+    assert_positive_stays_positive()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'bad'),
+    [
+        *((kind, bad) for kind in TOPS for bad in (np.nan, np.inf)),
+        ('signed', -np.inf),
+        ('nonnegative', -1e-3),
+    ],
+)
+def test_a_block_with_a_number_it_cannot_hold_is_not_finite(kind, bad):
+    x = np.abs(normal((1, 3 * BLOCK)))
+    x[0, BLOCK + 3] = bad
+    decoded = module._decode(*encode(x, kind))
+    spoilt = np.arange(3 * BLOCK) // BLOCK == 1
+    np.testing.assert_array_equal(np.isfinite(decoded[0]), ~spoilt)
+
+
+@kinds
+def test_numbers_below_float32s_normal_ones_are_finite(kind):
+    for x in (np.zeros((1, BLOCK)), np.full((1, BLOCK), 1e-40)):
+        chex.assert_tree_all_finite(module._decode(*encode(x, kind)))
+
+
+# Mutants of the code: each claim fails for one.
+
+
+def mutate_encode(monkeypatch, mutant):
+    monkeypatch.setattr(module, '_encode', mutant)
+
+
+def threshold(monkeypatch, r):
+    mutate_encode(monkeypatch, lambda *args: ENCODE(*args))
+    monkeypatch.setattr(
+        module, '_thresholds', lambda x, index, count: jnp.full(x.shape, r, x.dtype)
+    )
+
+
+def not_companded(monkeypatch):
+    def decode(codes, scale):
+        top = np.iinfo(codes.dtype).max
+        s = module._blocks(codes, BLOCK) / top
+        s = s * s if top == 255 else s
+        return (s * scale[..., None]).reshape(codes.shape)
+
+    monkeypatch.setattr(module, '_decode', decode)
+
+
+def zero_allowed(monkeypatch):
+    mutate_encode(monkeypatch, lambda *args: ENCODE(*args))
+    monkeypatch.setattr(jnp, 'maximum', lambda x, y: x)
+
+
+def along_the_first_axis(monkeypatch):
+    def encode(x, block, dtype, index, count):
+        codes, scale = ENCODE(x.T, block, dtype, index, count)
+        return codes.T, scale.T
+
+    mutate_encode(monkeypatch, encode)
+
+
+@kinds
+@pytest.mark.parametrize('mutant', [not_companded, along_the_first_axis])
+def test_the_equations_fail_for_a_mutant(mutant, kind, monkeypatch):
+    mutant(monkeypatch)
+    x = normal((BLOCK, BLOCK))
+    with pytest.raises(AssertionError):
+        assert_codes_are_those_of_the_equations(np.abs(x), kind)
+
+
+@kinds
+def test_fairness_fails_for_the_nearest_code(kind, monkeypatch):
+    threshold(monkeypatch, 0.5)
+    with pytest.raises(AssertionError, match='Mismatched'):
+        assert_rounding_is_fair(kind)
+
+
+def test_positivity_fails_where_zero_is_allowed(monkeypatch):
+    zero_allowed(monkeypatch)
+    with pytest.raises(AssertionError, match='Mismatched'):
+        assert_positive_stays_positive()
+
+
+@kinds
+@pytest.mark.parametrize('r', [2.0**-12, 1 - 2.0**-12])
+def test_codes_stay_at_the_thresholds_next_to_zero_and_one(kind, r, monkeypatch):
+    threshold(monkeypatch, r)
+    assert_codes_stay(kind)
+
+
+@kinds
+def test_codes_move_for_thresholds_of_too_many_bits(kind, monkeypatch):
+    threshold(monkeypatch, 1 - 2.0**-24)
+    with pytest.raises(AssertionError):
+        assert_codes_stay(kind)
+
+
+# What is stored in 8 bits, and what is not.
+
+
+@pytest.fixture
+def params(float32):
+    return {
+        'w': jnp.zeros((32, 128)),
+        'odd': jnp.zeros((4096, 10)),
+        'narrow': jnp.zeros((512, 24)),
+        'small': jnp.zeros(128),
+        'half': jnp.zeros((64, 192), jnp.bfloat16),
+    }
+
+
+@pytest.mark.usefixtures('float32')
+def test_diffgrads_state_for_resnet50_is_3_2_bytes_per_parameter_or_less():
+    shapes = jax.eval_shape(resnet50_params)
+    state = jax.eval_shape(quantize_state(diffgrad(1e-3)).init, shapes)
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert size / count <= 3.2
+
+
+def test_large_arrays_with_an_axis_of_whole_blocks_are_stored_in_8_bits(params):
+    state = quantize_state(optax.adam(0.1)).init(params)
+    (adam, _), (scales, _) = state.inner_state, state.scales
+    for moment, twin, dtype in (
+        (adam.mu, scales.mu, jnp.int8),
+        (adam.nu, scales.nu, jnp.uint8),
+    ):
+        assert {name: codes.shape for name, codes in moment.items()} == {
+            name: p.shape for name, p in params.items()
+        }
+        for name, shape in {'w': (32, 1), 'half': (64, 3)}.items():
+            assert (moment[name].dtype, twin[name].dtype) == (dtype, jnp.float32)
+            assert twin[name].shape == shape
+        # 24 and 128 have a divisor of 8, 10 and 128 of 2.
+        for name in ('odd', 'narrow', 'small'):
+            assert moment[name].dtype == params[name].dtype
+            assert twin[name] is None
+    assert adam.count.shape == () and scales.count is None
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'complex64', 'float8_e4m3fn', 'int32'])
+def test_other_types_stay_exact(dtype):
+    params = jnp.zeros((32, 128), dtype)
+    state = quantize_state(optax.trace(0.9)).init(params)
+    assert state.inner_state.trace.dtype == dtype
+    assert jax.tree.leaves(state.scales) == []
+
+
+def test_names_decide_only_outside_of_the_parameters(params):
+    # A parameter may be called like a moment.
+    class Model(optax.ScaleByAdamState):
+        pass
+
+    model = Model(count=params['small'], mu=params['w'], nu=params['w'])
+    inner_state = quantize_state(optax.adam(0.1)).init(model).inner_state[0]
+    assert inner_state.mu.nu.dtype == jnp.int8
+    assert inner_state.nu.mu.dtype == jnp.uint8
+
+
+def test_copies_of_parameters_stay_exact(params):
+    wrapped = quantize_state(optax.contrib.schedule_free(optax.sgd(1.0), 1.0, 0.9))
+    state = wrapped.init({'w': params['w'] + 0.3})
+    np.testing.assert_array_equal(state.inner_state.z['w'], params['w'] + 0.3)
+
+
+def test_names_can_be_given(params):
+    named = quantize_state(optax.adam(0.1), nonnegative=('mu',), exact=['nu'])
+    adam = named.init({'w': params['w']}).inner_state[0]
+    assert (adam.mu['w'].dtype, adam.nu['w'].dtype) == (jnp.uint8, jnp.float32)
+
+
+# Optimizers.
+
+
+def gradients(count, shape=(8, 128)):
+    """Half of the elements fall to a hundredth of their size on the way."""
+    rng = np.random.default_rng(0)
+    size = np.exp(rng.normal(size=shape))
+    for t in range(count):
+        falls = np.where(np.arange(shape[-1]) % 2, 1.0, 0.01 if t > count // 4 else 1)
+        yield jnp.asarray(rng.normal(size=shape) * size * falls, jnp.float32)
+
+
+def assert_steps_stay_close(count=2000, **names):
+    exact = scale_by_diffgrad()
+    quantized = quantize_state(exact, min_size=0, **names)
+    update, exact_update = jax.jit(quantized.update), jax.jit(exact.update)
+    params = jnp.zeros((8, 128), jnp.float32)
+    state, exact_state = quantized.init(params), exact.init(params)
+    steps, expected = [], []
+    for grads in gradients(count):
+        u, state = update(grads, state)
+        v, exact_state = exact_update(grads, exact_state)
+        steps.append(np.asarray(u))
+        expected.append(np.asarray(v))
+    quarters = (np.split(np.array(s), 4) for s in (steps, expected))
+    for u, v in zip(*quarters, strict=True):
+        cosine = (u * v).sum() / np.linalg.norm(u) / np.linalg.norm(v)
+        assert cosine > 0.95
+        assert np.linalg.norm(u) / np.linalg.norm(v) == pytest.approx(1.0, abs=0.1)
+
+
+def test_steps_stay_close_to_those_of_exact_state():
+    assert_steps_stay_close()
+
+
+def test_steps_do_not_stay_close_with_the_nearest_code(monkeypatch):
+    threshold(monkeypatch, 0.5)
+    with pytest.raises(AssertionError):
+        assert_steps_stay_close()
+
+
+def test_steps_do_not_stay_close_with_second_moments_as_signed_numbers():
+    with pytest.raises(AssertionError):
+        assert_steps_stay_close(nonnegative=())
+
+
+def test_compiled_codes_are_the_eager_ones_but_for_a_few():
+    opt = quantize_state(scale_by_diffgrad(), min_size=0)
+    state = compiled = opt.init(jnp.zeros((8, 128), jnp.float32))
+    for grads in gradients(5):
+        _, state = opt.update(grads, state)
+        _, compiled = jax.jit(opt.update)(grads, compiled)
+    for eager, jitted in zip(*map(jax.tree.leaves, (state, compiled)), strict=True):
+        # Where a threshold lies between two roundings of float32.
+        assert np.mean(np.asarray(eager) != np.asarray(jitted)) < 0.01 or (
+            eager.dtype == jnp.float32
+        )
+
+
+def test_an_untouched_state_does_not_drift():
+    frozen = optax.conditionally_transform(
+        scale_by_diffgrad(), lambda step, live: live, forward_extra_args=True
+    )
+    opt = quantize_state(frozen, min_size=0)
+    first, second = gradients(2)
+    _, state = opt.update(first, opt.init(first), live=True)
+    later = state
+    for _ in range(5):
+        _, later = opt.update(second, later, live=False)
+    assert later.count == 6
+    chex.assert_trees_all_equal(later.scales, state.scales)
+    chex.assert_trees_all_equal(
+        later.inner_state.inner_state, state.inner_state.inner_state
+    )
+
+
+def test_a_new_learning_rate_compiles_nothing():
+    traces = 0
+    injected = optax.inject_hyperparams(diffgrad)(learning_rate=0.1)
+    opt = quantize_state(injected, min_size=0)
+
+    @jax.jit
+    def update(grads, state):
+        nonlocal traces
+        traces += 1
+        return opt.update(grads, state)
+
+    (grads,) = gradients(1)
+    state = opt.init(grads)
+    updates, _ = update(grads, state)
+    assert optax.tree.get(state, 'learning_rate') == np.float32(0.1)
+    halved = optax.tree.set(state, learning_rate=jnp.asarray(0.05, jnp.float32))
+    half, _ = update(grads, halved)
+    np.testing.assert_allclose(half, updates / 2, rtol=1e-6)
+    assert traces == 1
+
+
+def test_friction_coefficients_are_read_through_the_codes():
+    first, second = gradients(2)
+    state = quantize_state(diffgrad(0.1), min_size=0).init(first)
+    _, state = quantize_state(diffgrad(0.1), min_size=0).update(first, state)
+    stored = module.decoded(state)[0].prev_grad
+    np.testing.assert_allclose(stored, first, atol=np.abs(first).max() / 64)
+    expected = 1 / (1 + np.exp(-np.abs(np.float64(stored) - second)))
+    coefficients = friction_coefficients(second, optax.MaskedState(state))
+    np.testing.assert_allclose(coefficients, expected, rtol=1e-6)
+
+
+def test_extra_arguments_reach_the_inner_transformation():
+    def update(updates, state, params=None, *, factor):
+        return updates * factor, state
+
+    inner = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    opt = quantize_state(inner)
+    updates, _ = opt.update(jnp.ones(2), opt.init(jnp.ones(2)), factor=3.0)
+    np.testing.assert_array_equal(updates, [3.0, 3.0])
+
+
+def test_inner_arithmetic_promotes_no_dtype():
+    params = jnp.zeros((8, 128), jnp.float32)
+    with jax.numpy_dtype_promotion('strict'):
+        opt = quantize_state(optax.trace(0.9), min_size=0)
+        state = opt.init(params)
+        for grads in gradients(2):
+            _, state = opt.update(grads, state)
+
+
+# Devices and checkpoints.
+
+SPECS = {'rows': ('x',), 'both': ('x', 'y')}
+
+# One process for all cases, because the number of devices is fixed at its start.
+ON_EIGHT_DEVICES = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np, orbax.checkpoint as ocp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from diffgrad_optax import diffgrad, quantize_state
+optimizer = quantize_state(diffgrad(0.1), block_size=16)
+rng = np.random.default_rng(0)
+grads = [jnp.asarray(rng.normal(size=(64, 128)), jnp.float32) for _ in range(3)]
+
+def arrays(state):
+    return [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+
+def steps(state, grads, update):
+    for g in grads:
+        updates, state = update(g, state)
+    return updates, state
+
+alone = steps(jax.jit(optimizer.init)(grads[0]), grads, jax.jit(optimizer.update))
+found = {{}}
+for axis_type in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((4, 2), ('x', 'y'), axis_types=(axis_type, axis_type))
+    for name, spec in {specs!r}.items():
+        sharding = NamedSharding(mesh, PartitionSpec(*spec))
+        sharded = [jax.device_put(g, sharding) for g in grads]
+        alike = lambda tree: all(
+            x.sharding.is_equivalent_to(sharding, 2) for x in arrays(tree)
+        )
+        for way, wrap in (('eager', lambda f: f), ('jit', jax.jit)):
+            state = wrap(optimizer.init)(sharded[0])
+            update = wrap(optimizer.update)
+            case = {{'init': alike(state)}}
+            updates, state = steps(state, sharded, update)
+            case['update'] = alike((updates, state))
+            case['off'] = [
+                float(np.mean(np.asarray(a) != np.asarray(b)))
+                for a, b in zip(arrays(state), arrays(alone[1]), strict=True)
+                if a.dtype != jnp.float32
+            ]
+            if way == 'jit':
+                text = jax.jit(optimizer.update).lower(
+                    sharded[0], state).compile().as_text()
+                case['collectives'] = [
+                    word for word in ('all-', 'collective', 'reduce-scatter')
+                    if word in text
+                ]
+                with ocp.StandardCheckpointer() as checkpoints:
+                    path = sys.argv[1] + '/' + axis_type.name + name
+                    checkpoints.save(path, state)
+                    checkpoints.wait_until_finished()
+                    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+                    restored = checkpoints.restore(path, target)
+                same = jax.tree.map(
+                    lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()),
+                    restored, state)
+                case['restored'] = alike(restored) and all(jax.tree.leaves(same))
+            found['-'.join((axis_type.name, name, way))] = case
+print(json.dumps([jax.device_count(), found]))
+"""
+
+
+@functools.cache
+def found_on_eight_devices(directory):
+    child = subprocess.run(
+        [sys.executable, '-c', ON_EIGHT_DEVICES.format(specs=SPECS), directory],
+        env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    count, found = json.loads(child.stdout.splitlines()[-1])
+    assert count == 8
+    return found
+
+
+@pytest.fixture(scope='module')
+def found(tmp_path_factory):
+    return found_on_eight_devices(str(tmp_path_factory.mktemp('sharded')))
+
+
+@pytest.mark.parametrize('way', ['eager', 'jit'])
+@pytest.mark.parametrize('spec', SPECS)
+@pytest.mark.parametrize('axis_type', ['Auto', 'Explicit'])
+def test_codes_and_scales_are_sharded_like_the_parameter(found, axis_type, spec, way):
+    case = found[f'{axis_type}-{spec}-{way}']
+    assert case['init'] and case['update']
+    assert max(case['off']) < 0.01
+    if way == 'jit':
+        # Shards hold whole blocks, so nobody needs another's numbers.
+        assert case['collectives'] == []
+        assert case['restored']
+
+
+def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(tmp_path):
+    opt = quantize_state(diffgrad(0.1), min_size=0)
+    first, second = gradients(2)
+    _, state = opt.update(
+        {'w': first, 'b': first[0, :3]},
+        opt.init(tree := {'w': first, 'b': first[0, :3]}),
+    )
+    with ocp.StandardCheckpointer() as checkpoints:
+        checkpoints.save(tmp_path / 'state', state)
+        checkpoints.wait_until_finished()
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, opt.init(tree))
+        restored = checkpoints.restore(tmp_path / 'state', target)
+    grads = {'w': second, 'b': second[0, :3]}
+    chex.assert_trees_all_equal(opt.update(grads, restored), opt.update(grads, state))
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'error', 'message'),
+    [
+        ({'inner': optax.adam}, TypeError, 'inner must be an optax transformation'),
+        ({'block_size': 0}, ValueError, 'block_size must be an integer >= 1, got 0'),
+        ({'block_size': 64.0}, TypeError, 'block_size must be an integer .* 64.0'),
+        ({'block_size': True}, TypeError, 'block_size must be an integer .* True'),
+        ({'min_size': -1}, ValueError, 'min_size must be an integer >= 0, got -1'),
+        ({'nonnegative': 'nu'}, TypeError, "nonnegative must be a tuple .* 'nu'"),
+        ({'exact': (1,)}, TypeError, r'exact must be a tuple .* \(1,\)'),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        quantize_state(**{'inner': optax.identity(), **arguments})
