@@ -84,7 +84,9 @@ def quantize_state(
     NaN. `optax.sm3` calls its momentum `nu`: give ``nonnegative=()``. The
     unfactored second moments of `optax.adafactor` are `v`, which is a signed
     moment in `optax.adan`: give ``nonnegative=('v',)`` for the former.
-    ``optax.tree.get(state, 'mu')`` finds codes and scales: pick by `filtering`.
+    ``optax.tree.get`` and ``optax.tree.set`` find a name in `inner_state` and in
+    `scales`: give them the former, or ``filtering=lambda path, x: x is not None``
+    for what is exact, such as an injected learning rate.
     :func:`optax.inject_hyperparams` goes inside, or around a function that makes
     all of it: block size and names are static.
 
