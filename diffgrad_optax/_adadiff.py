@@ -29,7 +29,7 @@ class AdadiffState(NamedTuple):
 
     count: jax.Array  # type: ignore[assignment]  # t, int32, scalar.
     mu: optax.Updates  # m_t, dtype mu_dtype.
-    nu: optax.Updates  # v_t with its ε, real, the parameters' dtype.
+    nu: optax.Updates  # v_t with its ε, real, dtype nu_dtype.
     nu_max: optax.Updates | None  # the largest v so far; None without amsgrad.
     prev_grad: optax.Updates  # g_{t-1}, dtype prev_grad_dtype.
 
@@ -42,6 +42,7 @@ def scale_by_adadiff(
     mu_dtype: Any = None,
     *,
     amsgrad: bool = False,
+    nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Rescales updates by AdaDiff: :func:`adadiff` without learning rate and decay.
@@ -53,6 +54,8 @@ def scale_by_adadiff(
       eps_root: added to the second moment at every step, >= 0. Traceable.
       mu_dtype: dtype of the first moment; None is the parameter's own. Static.
       amsgrad: whether to divide by the largest second moment so far. Static.
+      nu_dtype: dtype of the second moment and its maximum, real; None is the
+        parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -80,13 +83,15 @@ def scale_by_adadiff(
     check_number('eps', eps)
     check_number('eps_root', eps_root)
     mu_dtype = storage_dtype('mu_dtype', mu_dtype)
+    nu_dtype = storage_dtype('nu_dtype', nu_dtype)
     prev_grad_dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
 
     def init_fn(params: optax.Params) -> AdadiffState:
         check_can_hold('mu_dtype', mu_dtype, params)
 
         def zero_moment(param: Any) -> jax.Array:
-            return jnp.zeros_like(param, dtype=real_dtype(jnp.result_type(param)))
+            dtype = nu_dtype or jnp.result_type(param)
+            return jnp.zeros_like(param, dtype=real_dtype(dtype))
 
         return AdadiffState(
             count=jnp.zeros((), jnp.int32),
@@ -156,6 +161,7 @@ def adadiff(
     mu_dtype: Any = None,
     *,
     amsgrad: bool = False,
+    nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
     weight_decay: jax.typing.ArrayLike = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
@@ -214,6 +220,8 @@ def adadiff(
         Traceable.
       mu_dtype: dtype of the first moment; None is the parameter's own. Static.
       amsgrad: whether to divide by the largest second moment so far. Static.
+      nu_dtype: dtype of the second moment and its maximum, real; None is the
+        parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
       weight_decay: decoupled decay, >= 0, times the learning rate. Traceable.
@@ -262,6 +270,7 @@ def adadiff(
             eps_root,
             mu_dtype,
             amsgrad=amsgrad,
+            nu_dtype=nu_dtype,
             prev_grad_dtype=prev_grad_dtype,
         ),
         optax.add_decayed_weights(weight_decay, mask),

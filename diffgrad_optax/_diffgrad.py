@@ -6,13 +6,9 @@ from typing import Any
 import jax
 import optax
 
-from diffgrad_optax._checks import (
-    check_can_hold,
-    check_learning_rate,
-    check_number,
-    storage_dtype,
-)
+from diffgrad_optax._checks import check_learning_rate, check_number
 from diffgrad_optax._dtypes import stable_dtypes
+from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._with_friction import with_friction
 from diffgrad_optax.friction import Friction
 
@@ -26,6 +22,7 @@ def scale_by_diffgrad(
     *,
     nesterov: bool = False,
     friction: str | Friction = 'dfc',
+    nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Rescales updates by diffGrad: :func:`diffgrad` without the learning rate.
@@ -38,6 +35,7 @@ def scale_by_diffgrad(
       mu_dtype: dtype of the first moment; None is the parameter's own. Static.
       nesterov: whether to use Nesterov momentum, as `optax.nadam`. Static.
       friction: a name from :mod:`diffgrad_optax.friction` or a callable. Static.
+      nu_dtype: dtype of the second moment; None is the parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -62,18 +60,8 @@ def scale_by_diffgrad(
     check_number('b2', b2, high=1.0)
     check_number('eps', eps)
     check_number('eps_root', eps_root)
-    dtype = storage_dtype('mu_dtype', mu_dtype)
-    adam = optax.scale_by_adam(b1, b2, eps, eps_root, dtype, nesterov=nesterov)
-
-    def init_fn(params: optax.Params) -> optax.OptState:
-        check_can_hold('mu_dtype', dtype, params)
-        return adam.init(params)
-
-    return with_friction(
-        optax.GradientTransformation(init_fn, adam.update),
-        friction,
-        prev_grad_dtype=prev_grad_dtype,
-    )
+    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
+    return with_friction(adam, friction, prev_grad_dtype=prev_grad_dtype)
 
 
 def diffgrad(
@@ -86,6 +74,7 @@ def diffgrad(
     *,
     nesterov: bool = False,
     friction: str | Friction = 'dfc',
+    nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The diffGrad optimizer: Adam whose steps shrink where gradients settle.
@@ -111,9 +100,15 @@ def diffgrad(
     :func:`friction_coefficients` shows which you have.
 
     Memory: three arrays per parameter (:math:`m`, :math:`v`, :math:`g_{t-1}`) in
-    the parameter's dtype, one more than Adam; `prev_grad_dtype=jnp.bfloat16`
-    halves the third. It rounds :math:`g_{t-1}` by up to 1/256 of its size, which
-    friction takes for a change: reach for it where gradients are below 1.
+    the parameter's dtype, one more than Adam. Each may be stored in fewer bits;
+    arithmetic stays in float32. As :math:`\sigma` has no slope above ¼, rounding
+    :math:`g_{t-1}` moves :math:`\xi` by at most ¼ of the rounding, which is up to
+    1/256 of :math:`|g_{t-1}|` in bfloat16, 1/16 in float8_e4m3fn and 1/8 in
+    float8_e5m2: small where gradients are below 1. Beyond 448 float8_e4m3fn stores
+    NaN; beyond 57344 float8_e5m2 and beyond 65504 float16 store infinity. A second
+    moment that its dtype rounds to 0 leaves :math:`\varepsilon` to divide by: below
+    3e-8 in float16, 8e-6 in float8_e5m2, 1e-3 in float8_e4m3fn.
+    :func:`quantize_state` stores all three in 3.1 bytes without such limits.
 
     With bfloat16 parameters, give :func:`optax.inject_hyperparams` the argument
     ``hyperparam_dtype=jnp.float32``: it casts hyperparameters to the parameters'
@@ -141,6 +136,7 @@ def diffgrad(
         ``(grad, prev_grad) -> coefficient`` on one array, called with float32 or
         wider. Static. A callable inside :func:`optax.inject_hyperparams` needs
         ``static_args='friction'``, and a dtype its name (``'bfloat16'``).
+      nu_dtype: dtype of the second moment; None is the parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -186,6 +182,7 @@ def diffgrad(
             mu_dtype,
             nesterov=nesterov,
             friction=friction,
+            nu_dtype=nu_dtype,
             prev_grad_dtype=prev_grad_dtype,
         ),
         optax.scale_by_learning_rate(learning_rate),
@@ -203,6 +200,7 @@ def diffgradw(
     *,
     nesterov: bool = False,
     friction: str | Friction = 'dfc',
+    nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
     weight_decay: jax.typing.ArrayLike = 1e-4,
     mask: Any | Callable[[optax.Params], Any] | None = None,
@@ -234,6 +232,7 @@ def diffgradw(
       mu_dtype: as :func:`diffgrad`.
       nesterov: as :func:`diffgrad`.
       friction: as :func:`diffgrad`.
+      nu_dtype: as :func:`diffgrad`.
       prev_grad_dtype: as :func:`diffgrad`.
       weight_decay: :math:`\lambda`, >= 0. Traceable.
       mask: a tree of booleans shaped like the parameters or a prefix of them, or
@@ -275,6 +274,7 @@ def diffgradw(
             mu_dtype,
             nesterov=nesterov,
             friction=friction,
+            nu_dtype=nu_dtype,
             prev_grad_dtype=prev_grad_dtype,
         ),
         optax.add_decayed_weights(weight_decay, mask),

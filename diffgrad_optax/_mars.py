@@ -14,6 +14,7 @@ from diffgrad_optax._checks import (
     storage_dtype,
 )
 from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
+from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._previous import init_previous, next_previous
 
 
@@ -136,6 +137,8 @@ def mars(
     gamma: jax.typing.ArrayLike = 0.025,
     weight_decay: jax.typing.ArrayLike = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""MARS-AdamW: AdamW of gradients corrected by their own difference.
@@ -172,6 +175,8 @@ def mars(
       gamma: the part of the correction that is made, >= 0. Traceable.
       weight_decay: decoupled decay, >= 0, times the learning rate. Traceable.
       mask: where to decay, as :func:`adadiff`. Static.
+      mu_dtype: dtype of the first moment; None is the parameter's own. Static.
+      nu_dtype: dtype of the second moment; None is the parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -210,7 +215,7 @@ def mars(
     check_number('weight_decay', weight_decay)
     chain = optax.chain(
         correct_by_difference(gamma, b1, prev_grad_dtype=prev_grad_dtype),
-        optax.scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -1,10 +1,14 @@
-"""What exponential averages that start at zero have seen so far."""
+"""Exponential averages that start at zero: their storage and their correction."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+
+from diffgrad_optax._checks import check_can_hold, storage_dtype
+from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 
 
 def bias_correction(
@@ -16,3 +20,57 @@ def bias_correction(
     decay is near 1, and not the same ones in every compilation.
     """
     return -jnp.expm1(count.astype(dtype) * jnp.log(jnp.asarray(decay, dtype)))
+
+
+def scale_by_adam(
+    b1: jax.typing.ArrayLike,
+    b2: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+    eps_root: jax.typing.ArrayLike = 0.0,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+) -> optax.GradientTransformation:
+    """`optax.scale_by_adam`, both of whose moments may be stored in fewer bits.
+
+    Arithmetic on moments with a dtype of their own is in float32 at least; 8-bit
+    floating numbers have none.
+
+    Raises:
+      TypeError: if a dtype is no floating one, or (by `init`) if it is real and a
+        parameter is complex.
+    """
+    dtypes = {
+        'mu': storage_dtype('mu_dtype', mu_dtype),
+        'nu': storage_dtype('nu_dtype', nu_dtype),
+    }
+    dtypes = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
+    adam = optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov)
+
+    def init_fn(params: optax.Params) -> optax.ScaleByAdamState:
+        for name, dtype in dtypes.items():
+            check_can_hold(f'{name}_dtype', dtype, params)
+        moments = {
+            name: jax.tree.map(lambda p, d=dtype: jnp.zeros_like(p, d), params)
+            for name, dtype in dtypes.items()
+        }
+        return adam.init(params)._replace(**moments)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.ScaleByAdamState,
+        params: optax.Params | None = None,
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
+        wide = {
+            name: jax.tree.map(
+                lambda g, moment: moment.astype(at_least_float32(g, moment)),
+                updates,
+                getattr(state, name),
+            )
+            for name in dtypes
+        }
+        updates, new_state = adam.update(updates, state._replace(**wide), params)
+        return updates, keep_state_dtypes(new_state, state)
+
+    return optax.GradientTransformation(init_fn, update_fn)

@@ -11,7 +11,6 @@ import optax
 from diffgrad_optax._checks import check_gradients, check_same_array, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 from diffgrad_optax._previous import computed_after, init_previous, next_previous
-from diffgrad_optax._quantize import decoded
 from diffgrad_optax._quantize import QuantizedState, decoded
 from diffgrad_optax.friction import Friction, resolve
 

@@ -11,7 +11,8 @@ from diffgrad_optax import friction, schedules
 REQUIRED = inspect.Parameter.empty
 ADAM = {'b1': 0.9, 'b2': 0.999, 'eps': 1e-8, 'eps_root': 0.0, 'mu_dtype': None}
 ADADIFF = {**ADAM, 'eps': 0.0, 'eps_root': 1e-8}
-DIFFGRAD = {'nesterov': False, 'friction': 'dfc', 'prev_grad_dtype': None}
+STORAGE = {'nu_dtype': None, 'prev_grad_dtype': None}
+DIFFGRAD = {'nesterov': False, 'friction': 'dfc', **STORAGE}
 ARRAYS = {'grad': REQUIRED, 'prev_grad': REQUIRED}
 KEEP = {'keep_prob': REQUIRED, 'key': REQUIRED}
 
@@ -42,12 +43,12 @@ SIGNATURES = {
         },
         {'friction': 'dfc', 'prev_grad_dtype': None},
     ),
-    package.scale_by_adadiff: (ADADIFF, {'amsgrad': False, 'prev_grad_dtype': None}),
+    package.scale_by_adadiff: (ADADIFF, {'amsgrad': False, **STORAGE}),
     package.adadiff: (
         {'learning_rate': REQUIRED, **ADADIFF},
         {
             'amsgrad': False,
-            'prev_grad_dtype': None,
+            **STORAGE,
             'weight_decay': 0.0,
             'mask': None,
         },
@@ -71,7 +72,13 @@ SIGNATURES = {
     ),
     package.mars: (
         {'learning_rate': REQUIRED, 'b1': 0.95, 'b2': 0.99, 'eps': 1e-8},
-        {'gamma': 0.025, 'weight_decay': 0.0, 'mask': None, 'prev_grad_dtype': None},
+        {
+            'gamma': 0.025,
+            'weight_decay': 0.0,
+            'mask': None,
+            'mu_dtype': None,
+            **STORAGE,
+        },
     ),
     package.quantize_state: (
         {'inner': REQUIRED},

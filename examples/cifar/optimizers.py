@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from diffgrad_optax import with_friction
+from diffgrad_optax import quantize_state, with_friction
 from diffgrad_optax.friction import __all__ as frictions
 from examples.cifar.parts import (
     AFTER,
@@ -230,9 +230,12 @@ def _make(
             rate = [optax.scale_by_learning_rate(learning_rate)]
         if 'friction' in modifiers:
             direction = with_friction(direction, modifiers['friction'])
-        return optax.chain(
+        optimizer = optax.chain(
             *present(BEFORE), direction, *present(DECOUPLED), *rate, *present(AFTER)
         )
+        if 'quantized' in modifiers:
+            optimizer = quantize_state(optimizer, min_size=modifiers['quantized'])
+        return optimizer
 
     if schedule == 'plateau':
         optimizer = optax.inject_hyperparams(make)(learning_rate=learning_rate)

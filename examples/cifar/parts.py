@@ -144,7 +144,12 @@ AFTER = {
         'moves this part of the weights', 0.5, PROBABILITY, learning_rate_dropout
     ),
 }
-AROUND = {'lookahead': Modifier('slow weights, moved every VALUE steps', 5, POSITIVE)}
+AROUND = {
+    'quantized': Modifier(
+        'state in 8 bits for arrays of VALUE elements and more', 4096, POSITIVE
+    ),
+    'lookahead': Modifier('slow weights, moved every VALUE steps', 5, POSITIVE),
+}
 MODIFIERS = BEFORE | ARGUMENTS | FRICTION | DECOUPLED | AFTER | AROUND
 RANDOM = {'noise', 'grad_dropout', 'lr_dropout'}
 

@@ -1,0 +1,132 @@
+"""State in fewer bits: what is stored, and that nothing else is rounded."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffgrad_optax import adadiff, diffgrad, diffgradw, mars
+from diffgrad_optax.friction import dfc
+
+pytestmark = pytest.mark.usefixtures('float32')
+
+DTYPES = ('bfloat16', 'float16', 'float8_e5m2', 'float8_e4m3fn')
+FIELDS = ('mu', 'nu', 'nu_max', 'prev_grad')
+OPTIMIZERS = {
+    'diffgrad': diffgrad,
+    'diffgrad, nesterov': lambda rate, **kw: diffgrad(rate, nesterov=True, **kw),
+    'diffgradw': diffgradw,
+    'adadiff': adadiff,
+    'adadiff, amsgrad': lambda rate, **kw: adadiff(rate, amsgrad=True, **kw),
+    'mars': mars,
+}
+PARAMS = {
+    'w': jnp.linspace(-1, 1, 12, dtype=jnp.float32).reshape(3, 4),
+    'b': jnp.ones(2, jnp.float32),
+}
+
+
+def gradients(count=6):
+    keys = jax.random.split(jax.random.key(0), count)
+    return [
+        jax.tree.map(
+            lambda p, key=key: jax.random.normal(key, p.shape, p.dtype), PARAMS
+        )
+        for key in keys
+    ]
+
+
+def field(path):
+    """The state field that an array is in, such as `nu`."""
+    names = [getattr(key, 'name', None) for key in path]
+    return next((name for name in reversed(names) if name in FIELDS), None)
+
+
+def with_dtypes(state, dtypes):
+    """`state` with the arrays of each field rounded to the field's dtype."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.astype(dtypes.get(field(path), leaf.dtype)), state
+    )
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('name', OPTIMIZERS)
+@pytest.mark.parametrize('argument', ['mu_dtype', 'nu_dtype', 'prev_grad_dtype'])
+def test_a_step_is_float32s_from_the_stored_state_to_the_stored_state(
+    argument, name, dtype
+):
+    stored = argument.removesuffix('_dtype')
+    dtypes = {stored: dtype, **({'nu_max': dtype} if stored == 'nu' else {})}
+    exact = OPTIMIZERS[name](0.1)
+    rounded = OPTIMIZERS[name](0.1, **{argument: dtype})
+    state = rounded.init(PARAMS)
+    chex.assert_trees_all_equal(state, with_dtypes(exact.init(PARAMS), dtypes))
+    for grads in gradients():
+        wide = with_dtypes(state, dict.fromkeys(FIELDS, jnp.float32))
+        expected, expected_state = exact.update(grads, wide, PARAMS)
+        updates, state = rounded.update(grads, state, PARAMS)
+        chex.assert_trees_all_equal(updates, expected)
+        chex.assert_trees_all_equal(state, with_dtypes(expected_state, dtypes))
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_all_of_the_state_in_8_bits_keeps_its_dtypes_in_a_scan(name):
+    optimizer = OPTIMIZERS[name](
+        0.1,
+        mu_dtype='float8_e4m3fn',
+        nu_dtype='float8_e5m2',
+        prev_grad_dtype='float8_e5m2',
+    )
+    grads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients())
+    state = optimizer.init(PARAMS)
+
+    def step(state, grads):
+        updates, state = optimizer.update(grads, state, PARAMS)
+        return state, updates
+
+    final, updates = jax.lax.scan(step, state, grads)
+    chex.assert_trees_all_equal_dtypes(final, state)
+    chex.assert_trees_all_equal_dtypes(updates, grads)
+    sizes = {leaf.dtype.itemsize for leaf in jax.tree.leaves(final) if leaf.ndim}
+    assert sizes == {1}
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@settings(deadline=None, max_examples=200)
+@given(g=st.floats(-400, 400, width=32), q=st.floats(-400, 400, width=32))
+def test_rounding_the_previous_gradient_moves_friction_by_a_quarter_of_it(dtype, g, q):
+    grad, exact = jnp.float32(g), jnp.float32(q)
+    stored = exact.astype(dtype).astype(jnp.float32)
+    moved = abs(float(dfc(grad, stored)) - float(dfc(grad, exact)))
+    # Beyond ¼ of the rounding, what float32 itself rounds: in the difference g - q,
+    # and in σ.
+    slack = 2.0**-24 * (abs(g) + abs(q)) + 3 * 2.0**-24
+    assert moved <= 0.25 * abs(float(stored) - q) + slack
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_rounding_that_friction_sees_at_its_steepest_moves_it_by_nearly_a_quarter(
+    dtype,
+):
+    q = jnp.float32(1 + 0.45 * float(jnp.finfo(dtype).eps))
+    stored = q.astype(dtype).astype(jnp.float32)
+    moved = jnp.abs(dfc(q, stored) - dfc(q, q))
+    assert 0.24 * jnp.abs(stored - q) < moved <= 0.25 * jnp.abs(stored - q) + 2.0**-24
+
+
+@pytest.mark.parametrize('name', ['diffgrad', 'mars'])
+def test_complex_parameters_are_not_stored_in_real_moments(name):
+    params = {'w': jnp.ones(2, jnp.complex64)}
+    with pytest.raises(TypeError, match=r"nu_dtype=bfloat16 cannot hold .*\['w'\]"):
+        OPTIMIZERS[name](0.1, nu_dtype='bfloat16').init(params)
+
+
+def test_second_moments_of_complex_gradients_fit_a_real_dtype_in_adadiff():
+    params = {'w': jnp.ones(2, jnp.complex64)}
+    optimizer = adadiff(0.1, nu_dtype='bfloat16')
+    grads = {'w': jnp.array([1 + 1j, 2j])}
+    _, state = optimizer.update(grads, optimizer.init(params), params)
+    assert optax.tree.get(state, 'nu')['w'].dtype == jnp.bfloat16
