@@ -70,7 +70,8 @@ class Pointwise(nnx.Module):
     """A 1×1 convolution, written as the matrix product that it is.
 
     XLA's CPU backend runs the product faster than the convolution; results and
-    parameter counts are the same.
+    parameter counts are the same. It must be one of matrices: with more axes, the
+    kernel's gradient transposes the whole batch first.
     """
 
     def __init__(
@@ -82,4 +83,5 @@ class Pointwise(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.linear(x[:, :: self.stride, :: self.stride])
+        x = x[:, :: self.stride, :: self.stride]
+        return self.linear(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
