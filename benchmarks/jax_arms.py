@@ -10,7 +10,7 @@ import optax
 from benchmarks.gradients import materialized
 from benchmarks.timing import Arm, Running
 from benchmarks.trees import full
-from diffgrad_optax import diffgrad
+from diffgrad_optax import diffgrad, quantize_state
 
 
 def naive_diffgrad(learning_rate: float) -> optax.GradientTransformation:
@@ -39,6 +39,7 @@ OPTIMIZERS = {
     'naive composition': naive_diffgrad(1e-3),
     'diffgrad': diffgrad(1e-3),
     'diffgrad, bf16 previous gradient': diffgrad(1e-3, prev_grad_dtype=jnp.bfloat16),
+    'diffgrad, 8-bit state': quantize_state(diffgrad(1e-3)),
 }
 
 

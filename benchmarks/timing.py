@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 SAMPLES = 3  # of each arm in a round, after one that is not kept
+# Before a turn, in seconds: threads of PyTorch on a CPU wait busily for a while.
+PAUSE = 0.3
 
 
 class Running(NamedTuple):
@@ -35,6 +37,7 @@ def interleave(
     times: dict[Any, list[float]] = {key: [] for key in arms}
     for _ in range(rounds):
         for key, arm in arms.items():
+            time.sleep(PAUSE)
             times[key] += turn(arm, calls)
             gc.collect()
     return times
