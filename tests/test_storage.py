@@ -1,5 +1,8 @@
 """State in fewer bits: what is stored, and that nothing else is rounded."""
 
+import re
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffgrad_optax import adadiff, diffgrad, diffgradw, mars
+from benchmarks import trees
+from diffgrad_optax import adadiff, diffgrad, diffgradw, mars, quantize_state
 from diffgrad_optax.friction import dfc
 
 pytestmark = pytest.mark.usefixtures('float32')
@@ -130,3 +134,22 @@ def test_second_moments_of_complex_gradients_fit_a_real_dtype_in_adadiff():
     grads = {'w': jnp.array([1 + 1j, 2j])}
     _, state = optimizer.update(grads, optimizer.init(params), params)
     assert optax.tree.get(state, 'nu')['w'].dtype == jnp.bfloat16
+
+
+BYTES = {
+    'optax.adam': optax.adam(1e-3),
+    'diffgrad': diffgrad(1e-3),
+    'diffgrad, bf16 previous gradient': diffgrad(1e-3, prev_grad_dtype='bfloat16'),
+    'diffgrad, 8-bit state': quantize_state(diffgrad(1e-3)),
+}
+
+
+@pytest.mark.parametrize('name', BYTES)
+def test_bytes_per_parameter_are_those_in_the_readme(name):
+    params = trees.resnet50()
+    state = jax.eval_shape(BYTES[name].init, params)
+    nbytes = trees.nbytes(state) / trees.count(params)
+    readme = (Path(__file__).parent.parent / 'README.md').read_text()
+    assert re.search(
+        rf'^\| {re.escape(name)} +\| +{nbytes:.2f} \|', readme, re.MULTILINE
+    )
