@@ -61,10 +61,8 @@ def quantize_state(
     shrink, which loses 1/1000 a step where codes are 1/128 apart.
 
     Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
-    instead of 12, Adam's 2.1 instead of 8. Rounding is noise: in blocks whose
-    gradients are lognormal in size (deviation 1), about 2 % of the size of momentum,
-    and within 18 % of the root of the second moment for nine elements in ten. It
-    costs time too: two more passes over each array.
+    instead of 12, Adam's 2.1 instead of 8. Rounding is noise, and costs time: the
+    largest number of a block has to be known before the first of its codes.
 
     Worst error: 1/64 of the block's largest :math:`|x|` for signed numbers, and
     1/128 of its largest :math:`\sqrt x` for non-negative ones, which is a whole code
@@ -91,9 +89,8 @@ def quantize_state(
     all of it: block size and names are static.
 
     Deviations. Dettmers et al. have blocks of 2048, a table of codes and the
-    nearest code. Signed numbers are companded as in FlashOptim, which has groups of
-    32, bfloat16 or float16 scales and the nearest code too; here the square roots
-    are companded as well, because small ones matter as divisors.
+    nearest code. Signed numbers are companded as in FlashOptim; here the square
+    roots are companded as well, because small ones matter as divisors.
 
     Args:
       inner: any optax transformation.

@@ -1,6 +1,8 @@
 """State in fewer bits: what is stored, and that nothing else is rounded."""
 
+import json
 import re
+import statistics
 from pathlib import Path
 
 import chex
@@ -17,6 +19,7 @@ from diffgrad_optax.friction import dfc
 
 pytestmark = pytest.mark.usefixtures('float32')
 
+ROOT = Path(__file__).parent.parent
 DTYPES = ('bfloat16', 'float16', 'float8_e5m2', 'float8_e4m3fn')
 FIELDS = ('mu', 'nu', 'nu_max', 'prev_grad')
 OPTIMIZERS = {
@@ -149,7 +152,45 @@ def test_bytes_per_parameter_are_those_in_the_readme(name):
     params = trees.resnet50()
     state = jax.eval_shape(BYTES[name].init, params)
     nbytes = trees.nbytes(state) / trees.count(params)
-    readme = (Path(__file__).parent.parent / 'README.md').read_text()
+    readme = (ROOT / 'README.md').read_text()
     assert re.search(
         rf'^\| {re.escape(name)} +\| +{nbytes:.2f} \|', readme, re.MULTILINE
     )
+
+
+def accuracies(name, *files):
+    """Test accuracies in percent, by seed, of one optimizer in recorded results."""
+    runs = [
+        run
+        for file in files
+        for run in json.loads((ROOT / 'docs/results' / file).read_text())['runs']
+    ]
+    return {
+        run['seed']: 100 * run['metrics'][-1]['test_accuracy']
+        for run in runs
+        if run['optimizer'] == name
+    }
+
+
+@pytest.mark.parametrize(
+    ('exact', 'quantized'),
+    [
+        (['digits-8bit.json'], ['digits-8bit.json']),
+        (
+            ['cifar10-jpeg-5000.json', 'cifar10-jpeg-5000-diffgrad.json'],
+            ['cifar10-jpeg-5000-8bit.json'],
+        ),
+    ],
+    ids=['digits', 'cifar10'],
+)
+def test_recorded_8_bit_runs_end_within_a_standard_deviation_as_the_readme_says(
+    exact, quantized
+):
+    exact = accuracies('diffgrad', *exact)
+    quantized = accuracies('diffgrad+quantized', *quantized)
+    assert set(exact) == set(quantized) == set(range(5))
+    mean, deviation = statistics.mean(exact.values()), statistics.stdev(exact.values())
+    assert abs(statistics.mean(quantized.values()) - mean) < deviation
+    for values in (exact.values(), quantized.values()):
+        cell = f'| {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} |'
+        assert cell in (ROOT / 'README.md').read_text()
