@@ -121,7 +121,8 @@ def diffgrad(
     the paper and in `optax.adam`, it is added after. From the authors' first
     code: it compared the gradient with itself, so that :math:`\xi = ½` after the
     first step.
-    Nesterov momentum and `eps_root` are `optax.adam`'s, not the paper's.
+    Nesterov momentum and `eps_root` are `optax.adam`'s, not the paper's. From
+    `optax.adam`: with `mu_dtype` it multiplies the stored moment in that dtype.
 
     Args:
       learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.

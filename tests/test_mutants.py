@@ -52,8 +52,8 @@ def around(function):
 def adam_by(direction):
     """Adam with optax's own moments and another direction made of them."""
 
-    def make(b1, b2, eps, eps_root, mu_dtype, *, nesterov):
-        inner = SCALE_BY_ADAM(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    def make(b1, b2, eps, eps_root, *, nesterov):
+        inner = SCALE_BY_ADAM(b1, b2, eps, eps_root, nesterov=nesterov)
 
         def update(updates, state, params=None):
             del params
@@ -79,10 +79,10 @@ def adam_by(direction):
 def adam_with(**replaced):
     """Adam for which some arguments are others: {'b1': 'b2'} passes b2 as b1."""
 
-    def make(b1, b2, eps, eps_root, mu_dtype, *, nesterov):
+    def make(b1, b2, eps, eps_root, *, nesterov):
         given = {'b1': b1, 'b2': b2, 'eps': eps, 'eps_root': eps_root}
         passed = {name: given[replaced.get(name, name)] for name in given}
-        return SCALE_BY_ADAM(**passed, mu_dtype=mu_dtype, nesterov=nesterov)
+        return SCALE_BY_ADAM(**passed, nesterov=nesterov)
 
     return make
 
@@ -240,7 +240,7 @@ MUTANTS = {
         adam_with(eps='eps_root', eps_root='eps'), eps_root=1e-12
     ),
     'eps_root_dropped': adam(
-        lambda b1, b2, eps, eps_root, mu_dtype, *, nesterov: SCALE_BY_ADAM(b1, b2, eps),
+        lambda b1, b2, eps, eps_root, *, nesterov: SCALE_BY_ADAM(b1, b2, eps),
         eps_root=1e-12,
     ),
     'eps_before_bias_correction': adam(adam_by(eps_before_correction)),

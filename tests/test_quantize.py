@@ -19,7 +19,7 @@ import pytest
 import references
 
 import diffgrad_optax._quantize as module
-from benchmarks.update import resnet50_params
+from benchmarks import trees
 from diffgrad_optax import (
     diffgrad,
     friction_coefficients,
@@ -301,7 +301,7 @@ def params(float32):
 
 @pytest.mark.usefixtures('float32')
 def test_diffgrads_state_for_resnet50_is_3_2_bytes_per_parameter_or_less():
-    shapes = jax.eval_shape(resnet50_params)
+    shapes = trees.resnet50()
     state = jax.eval_shape(quantize_state(diffgrad(1e-3)).init, shapes)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
