@@ -40,7 +40,7 @@ DATA_DIR ?=
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.compare
 
-# A lent machine with a GPU has no network: nothing is installed.
+# A machine with a GPU may have no network: nothing is installed.
 gpu:
 	$(PYTHON) -m benchmarks.gpu --minutes $(MINUTES) \
 	    $(if $(DATA_DIR),--data-dir $(DATA_DIR))

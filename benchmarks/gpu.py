@@ -1,4 +1,4 @@
-"""Runs what is not yet measured on a GPU, for as long as a machine is lent.
+"""Runs what is not yet measured on a GPU, for as many minutes as there are.
 
 python -m benchmarks.gpu --minutes 9
 
@@ -67,8 +67,8 @@ def run_jobs(
     """
     deadline = time.monotonic() + 60 * minutes
     outcomes = {}
-    todo = [job for job in jobs if not result_path(job, out_dir).exists()]
-    for job in todo:
+    unmeasured = [job for job in jobs if not result_path(job, out_dir).exists()]
+    for job in unmeasured:
         left = deadline - time.monotonic()
         if 60 * job.minutes > left:
             outcomes[job] = 'no time left'
@@ -82,7 +82,7 @@ def run_jobs(
         if end == 'done' and not result_path(job, out_dir).exists():
             end = 'wrote no result'
         outcomes[job] = f'{end} after {time.monotonic() - start:.0f} s'
-    missing = [job for job in todo if not result_path(job, out_dir).exists()]
+    missing = [job for job in unmeasured if not result_path(job, out_dir).exists()]
     for job, outcome in outcomes.items():
         print(f'{job.name}: {outcome}')
     print(f'left: {" ".join(job.name for job in missing) or "nothing"}', flush=True)
