@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from diffgrad_optax._checks import check_can_hold, storage_dtype
-from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
+from diffgrad_optax._dtypes import at_least_float32
 
 
 def bias_correction(
@@ -35,7 +35,8 @@ def scale_by_adam(
     """`optax.scale_by_adam`, both of whose moments may be stored in fewer bits.
 
     Arithmetic on moments with a dtype of their own is in float32 at least; 8-bit
-    floating numbers have none.
+    floating numbers have none. The caller casts the new ones back, as for any inner
+    transformation: `keep_state_dtypes`.
 
     Raises:
       TypeError: if a dtype is no floating one, or (by `init`) if it is real and a
@@ -70,7 +71,7 @@ def scale_by_adam(
             )
             for name in dtypes
         }
-        updates, new_state = adam.update(updates, state._replace(**wide), params)
-        return updates, keep_state_dtypes(new_state, state)
+        updates, state = adam.update(updates, state._replace(**wide), params)
+        return updates, state
 
     return optax.GradientTransformation(init_fn, update_fn)

@@ -7,16 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from diffgrad_optax import _codes
 from diffgrad_optax._dtypes import stable_dtypes
-
-# 2^32 divided by the golden ratio: multiples of it, modulo 2^32, lie evenly.
-_GOLDEN = np.uint32(0x9E3779B9)
-# Rounding thresholds have so many bits. More would let the rounding errors of float32
-# move a number that is a code already; fewer would lose the small changes of moments.
-_THRESHOLD_BITS = 11
 
 
 class QuantizedState(NamedTuple):
@@ -160,7 +154,7 @@ def quantize_state(
                 never = (param == param) & (param != param)
                 leaf = leaf + never.astype(leaf.dtype)
             dtype = jnp.int8 if fields.isdisjoint(nonnegative) else jnp.uint8
-            return _encode(leaf, block, dtype, 0, 0)
+            return _codes.encode(leaf, block, dtype, 0, 0)
 
         leaves, treedef = jax.tree_util.tree_flatten_with_path(inner.init(params))
         pairs = [encoded(path, leaf) for path, leaf in leaves]
@@ -181,7 +175,7 @@ def quantize_state(
             if scale is None:
                 return leaf, scale
             block = codes.shape[-1] // scale.shape[-1]
-            return _encode(leaf, block, codes.dtype, index, count)
+            return _codes.encode(leaf, block, codes.dtype, index, count)
 
         pairs, treedef = _pairs(state)
         leaves = treedef.flatten_up_to(inner_state)
@@ -198,7 +192,7 @@ def decoded(state: QuantizedState) -> optax.OptState:
     """The inner state, with float32 arrays for codes."""
     pairs, treedef = _pairs(state)
     return treedef.unflatten(
-        leaf if scale is None else _decode(leaf, scale) for leaf, scale in pairs
+        leaf if scale is None else _codes.decode(leaf, scale) for leaf, scale in pairs
     )
 
 
@@ -215,55 +209,6 @@ def _unzip(treedef: Any, pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         treedef.unflatten(leaf for leaf, _ in pairs),
         treedef.unflatten(scale for _, scale in pairs),
     )
-
-
-def _decode(codes: jax.Array, scale: jax.Array) -> jax.Array:
-    top = np.iinfo(codes.dtype).max
-    c = _blocks(codes, codes.shape[-1] // scale.shape[-1]).astype(jnp.float32)
-    # In integers, so that the largest code is exactly 1.
-    s = c / (2 * top - jnp.abs(c))
-    if codes.dtype == jnp.uint8:
-        s = s * s
-    return (s * scale[..., None]).reshape(codes.shape)
-
-
-def _encode(
-    x: jax.Array, block: int, dtype: Any, index: int, count: jax.typing.ArrayLike
-) -> tuple[jax.Array, jax.Array]:
-    """Codes and scales of the array that is leaf number `index`, at step `count`."""
-    shape = x.shape
-    r = _blocks(_thresholds(x, index, count), block)
-    x = _blocks(x.astype(jnp.float32), block)
-    if dtype == jnp.uint8:
-        x = jnp.where(x >= 0, x, jnp.nan)
-    scale = jnp.max(jnp.abs(x), axis=-1)
-    s = x / jnp.where(scale > 0, scale, 1)[..., None]
-    if dtype == jnp.uint8:
-        s = jnp.sqrt(s)
-    top = np.iinfo(dtype).max
-    c = jnp.floor(2 * top * s / (1 + jnp.abs(s)) + r)
-    if dtype == jnp.uint8:
-        c = jnp.where(x > 0, jnp.maximum(c, 1), c)
-    return c.astype(dtype).reshape(shape), scale
-
-
-def _thresholds(x: jax.Array, index: int, count: jax.typing.ArrayLike) -> jax.Array:
-    """Numbers in (0, 1), shaped and sharded like `x`, that turn with `count`."""
-    h = jnp.full_like(x, index * int(_GOLDEN) % 2**32, dtype=jnp.uint32)
-    for axis, size in enumerate(x.shape):
-        shape = [size if i == axis else 1 for i in range(x.ndim)]
-        stride = np.uint32(math.prod(x.shape[axis + 1 :]) % 2**32)
-        h = h + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
-    # A hash of the position, so that neighbours do not start side by side.
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        h = (h ^ (h >> shift)) * np.uint32(factor)
-    turn = jnp.asarray(count).astype(jnp.uint32) * _GOLDEN
-    h = ((h ^ (h >> 16)) + turn) >> (32 - _THRESHOLD_BITS)
-    return (h.astype(jnp.float32) + 0.5) * 2.0**-_THRESHOLD_BITS
-
-
-def _blocks(x: jax.Array, block: int) -> jax.Array:
-    return x.reshape((*x.shape[:-1], x.shape[-1] // block, block))
 
 
 def _block(leaf: Any, param: Any, block_size: int, min_size: int) -> int | None:

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 import references
 
-import diffgrad_optax._quantize as module
+import diffgrad_optax._codes as module
 from benchmarks import trees
 from diffgrad_optax import (
     diffgrad,
@@ -26,6 +26,7 @@ from diffgrad_optax import (
     quantize_state,
     scale_by_diffgrad,
 )
+from diffgrad_optax._quantize import decoded
 
 ROOT = Path(__file__).parent.parent
 BLOCK = 16
@@ -44,13 +45,13 @@ def _compiled_encode(x, kind, count):
     return ENCODE(x, BLOCK, DTYPES[kind], 2, count)
 
 
-ENCODE = module._encode
+ENCODE = module.encode
 
 
 def encode(x, kind, count=0):
-    if module._encode is ENCODE:
+    if module.encode is ENCODE:
         return _compiled_encode(jnp.asarray(x, jnp.float32), kind, jnp.int32(count))
-    return module._encode(jnp.asarray(x, jnp.float32), BLOCK, DTYPES[kind], 2, count)
+    return module.encode(jnp.asarray(x, jnp.float32), BLOCK, DTYPES[kind], 2, count)
 
 
 def an_array(row, kind):
@@ -70,7 +71,7 @@ def normal(shape, seed=0):
 
 def assert_codes_are_those_of_the_equations(x, kind, count=0):
     codes, scale = map(np.asarray, encode(x, kind, count))
-    decoded = np.asarray(module._decode(jnp.asarray(codes), jnp.asarray(scale)))
+    decoded = np.asarray(module.decode(jnp.asarray(codes), jnp.asarray(scale)))
     assert codes.shape == x.shape
     assert scale.shape == (*x.shape[:-1], x.shape[-1] // BLOCK)
     top = TOPS[kind]
@@ -107,7 +108,7 @@ def assert_error_is_bounded(kind):
     bound = {'signed': 1 / 64, 'nonnegative': 1 / 128}[kind]
     worst = 0.0
     for count in range(20):
-        decoded = np.asarray(module._decode(*encode(x, kind, count)))
+        decoded = np.asarray(module.decode(*encode(x, kind, count)))
         assert np.all(decoded * x >= 0.0)
         worst = max(worst, np.abs(root(decoded) - root(x)).max())
     # And the bound is no larger than it must be.
@@ -138,7 +139,7 @@ def assert_codes_stay(kind):
     codes = jnp.asarray(codes, DTYPES[kind])
     for seed, count in enumerate((0, 1, 7, 1000, 2**31 - 1)):
         scale = jnp.abs(jnp.asarray(normal((len(codes), 1), seed)))
-        again = encode(module._decode(codes, scale), kind, count)
+        again = encode(module.decode(codes, scale), kind, count)
         chex.assert_trees_all_equal(again, (codes, scale))
 
 
@@ -182,7 +183,7 @@ def assert_positive_stays_positive():
     x = np.full((1, 2 * BLOCK), 1e-20, 'float32')
     x[:, 0] = 1.0
     x[:, 1] = 0.0
-    decoded = module._decode(*encode(x, 'nonnegative'))
+    decoded = module.decode(*encode(x, 'nonnegative'))
     np.testing.assert_array_equal(decoded > 0, x > 0)
 
 
@@ -201,7 +202,7 @@ def test_a_positive_second_moment_is_never_stored_as_zero():
 def test_a_block_with_a_number_it_cannot_hold_is_not_finite(kind, bad):
     x = np.abs(normal((1, 3 * BLOCK)))
     x[0, BLOCK + 3] = bad
-    decoded = module._decode(*encode(x, kind))
+    decoded = module.decode(*encode(x, kind))
     spoilt = np.arange(3 * BLOCK) // BLOCK == 1
     np.testing.assert_array_equal(np.isfinite(decoded[0]), ~spoilt)
 
@@ -209,14 +210,14 @@ def test_a_block_with_a_number_it_cannot_hold_is_not_finite(kind, bad):
 @kinds
 def test_numbers_below_float32s_normal_ones_are_finite(kind):
     for x in (np.zeros((1, BLOCK)), np.full((1, BLOCK), 1e-40)):
-        chex.assert_tree_all_finite(module._decode(*encode(x, kind)))
+        chex.assert_tree_all_finite(module.decode(*encode(x, kind)))
 
 
 # Mutants of the code: each claim fails for one.
 
 
 def mutate_encode(monkeypatch, mutant):
-    monkeypatch.setattr(module, '_encode', mutant)
+    monkeypatch.setattr(module, 'encode', mutant)
 
 
 def threshold(monkeypatch, r):
@@ -233,7 +234,7 @@ def not_companded(monkeypatch):
         s = s * s if top == 255 else s
         return (s * scale[..., None]).reshape(codes.shape)
 
-    monkeypatch.setattr(module, '_decode', decode)
+    monkeypatch.setattr(module, 'decode', decode)
 
 
 def zero_allowed(monkeypatch):
@@ -463,7 +464,7 @@ def test_friction_coefficients_are_read_through_the_codes():
     first, second = gradients(2)
     state = quantize_state(diffgrad(0.1), min_size=0).init(first)
     _, state = quantize_state(diffgrad(0.1), min_size=0).update(first, state)
-    stored = module.decoded(state)[0].prev_grad
+    stored = decoded(state)[0].prev_grad
     np.testing.assert_allclose(stored, first, atol=np.abs(first).max() / 64)
     expected = 1 / (1 + np.exp(-np.abs(np.float64(stored) - second)))
     coefficients = friction_coefficients(second, optax.MaskedState(state))
