@@ -18,10 +18,10 @@ from examples.cifar import training
 from examples.cifar.data import Dataset, Split
 from examples.cifar.layers import convolution
 from examples.cifar.model import ACTIVATIONS, MODELS
-from examples.cifar.optimizers import compose, make_optimizer
-from examples.cifar.rates import Length
 from examples.cifar.resnet import BasicBlock, Bottleneck, ResNet
 from examples.cifar.train import steps_per_call
+from examples.common.optimizers import compose, make_optimizer
+from examples.common.rates import Length
 
 
 @pytest.fixture(autouse=True)

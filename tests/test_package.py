@@ -13,8 +13,8 @@ import jax
 import pytest
 
 import diffgrad_optax
-from examples.cifar.parts import BASES, MODIFIERS
 from examples.cifar.train import Config
+from examples.common.parts import BASES, MODIFIERS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']

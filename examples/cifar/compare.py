@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.cifar.optimizers import compose
 from examples.cifar.train import Config, Result, Settings, train
 from examples.common import cli
 from examples.common.cli import option
 from examples.common.curves import draw_curves
+from examples.common.optimizers import compose
 from examples.common.run import write_atomically
 
 

@@ -24,9 +24,6 @@ from tqdm import tqdm
 from diffgrad_optax.friction import __all__ as frictions
 from examples.cifar import data as datasets
 from examples.cifar.data import Dataset, Split
-from examples.cifar.optimizers import compose, make_optimizer
-from examples.cifar.parts import BASES, MODIFIERS, NAMES
-from examples.cifar.rates import Length, Plateau
 from examples.cifar.training import (
     DeviceData,
     Metrics,
@@ -43,6 +40,9 @@ from examples.cifar.training import (
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.curves import draw_curves
+from examples.common.optimizers import compose, make_optimizer
+from examples.common.parts import BASES, MODIFIERS, NAMES
+from examples.common.rates import Length, Plateau
 from examples.common.run import RunDirectory
 
 

@@ -1,1 +1,1 @@
-"""What the examples share: the command line and the run directory."""
+"""What the examples share: the command line, optimizers by name, the run directory."""

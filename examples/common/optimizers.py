@@ -7,7 +7,7 @@ names are compositions themselves (`adamw` is `adam+decay`), among them the opti
 of the diffGrad paper's Table I, at PyTorch's defaults, and the 18 of the
 mix-and-match study. What there is:
 
-    python -m examples.cifar.optimizers
+    python -m examples.common.optimizers
 """
 
 import functools
@@ -19,7 +19,8 @@ import optax
 
 from diffgrad_optax import quantize_state, with_friction
 from diffgrad_optax.friction import __all__ as frictions
-from examples.cifar.parts import (
+from examples.common.cli import UserError
+from examples.common.parts import (
     AFTER,
     ARGUMENTS,
     BASES,
@@ -31,8 +32,7 @@ from examples.cifar.parts import (
     Chainable,
     Modifier,
 )
-from examples.cifar.rates import SCHEDULES, Length
-from examples.common.cli import UserError
+from examples.common.rates import SCHEDULES, Length
 
 
 class Composition(NamedTuple):

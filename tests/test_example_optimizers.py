@@ -1,4 +1,4 @@
-"""examples/cifar: optimizers by name, their composition, and learning rates."""
+"""examples: optimizers by name, their composition, and learning rates."""
 
 import functools
 
@@ -11,10 +11,10 @@ import pytest
 
 import diffgrad_optax as package
 from diffgrad_optax import schedules
-from examples.cifar.optimizers import compose, make_optimizer
-from examples.cifar.parts import BASES, MODIFIERS, NAMES
-from examples.cifar.rates import SCHEDULES, Length, Plateau
 from examples.common.cli import UserError
+from examples.common.optimizers import compose, make_optimizer
+from examples.common.parts import BASES, MODIFIERS, NAMES
+from examples.common.rates import SCHEDULES, Length, Plateau
 
 STUDY = {name: parts for name, parts in NAMES.items() if name.startswith('study-')}
 MIXTURE = 'radamw+nesterov+noise+lr_dropout+lookahead'
