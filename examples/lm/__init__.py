@@ -1,0 +1,1 @@
+"""Language models, a Transformer and an LSTM, with parameters and state sharded."""

@@ -1,0 +1,165 @@
+"""Trains a language model, fully sharded, with any optimizer there is.
+
+python -m examples.lm.train --optimizer diffgrad --sample 500
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from examples.common import cli
+from examples.common.cli import UserError
+from examples.common.optimizers import compose, make_optimizer
+from examples.common.parts import BASES
+from examples.common.processes import connect, leads
+from examples.common.rates import Length
+from examples.common.run import RunDirectory
+from examples.lm import data as texts
+from examples.lm.batches import steps_in
+from examples.lm.config import Config, check
+from examples.lm.curves import draw_losses
+from examples.lm.data import Text
+from examples.lm.rates import make_rate
+from examples.lm.report import epoch_line, facts, found, last_line
+from examples.lm.sharding import make_mesh
+from examples.lm.trainer import Trainer
+from examples.lm.training import Task, TrainState, init_state
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run comes to."""
+
+    trained: int  # epochs in this call; the others were done before
+    metrics: list[dict[str, Any]]  # of every epoch
+    written: str  # the sample; empty if none was wanted
+    out_dir: Path
+
+
+def train(config: Config, say: Callable[[str], None] = print) -> Result:
+    """Trains as `config` says, or goes on with what is in its folder.
+
+    Args:
+      config: everything that the run is told.
+      say: what to do with each line of the report.
+
+    Raises:
+      UserError: if something about `config` or the files is wrong.
+    """
+    check(config)
+    text = texts.load(config.data_dir, config.tokens)
+    mesh = make_mesh(config.fsdp)
+    check_batch(config, text, mesh)
+    if not leads():
+        say = ignore
+    # The mesh by whose axes the networks say what is split.
+    with jax.set_mesh(mesh):
+        task, state = start(config, text, mesh)
+        with RunDirectory(
+            config.folder(),
+            settings=config.settings() | {'data_checksum': texts.checksum(text)},
+            facts=facts(mesh),
+            resume=config.resume,
+        ) as run:
+            state, metrics = run.restore(state)
+            done = len(metrics)
+            trainer = Trainer(config, task, text)
+            for line in found(config, text, state, mesh, done):
+                say(line)
+            if done < config.epochs:
+                say(f'compiled   in {trainer.compile(state):.1f} s')
+            try:
+                for epoch in range(done + 1, config.epochs + 1):
+                    state, line = trainer.epoch(state, epoch)
+                    metrics.append(line)
+                    say(epoch_line(line))
+                    run.log(line)
+                    if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
+                        run.save(state, epoch)
+            finally:
+                if metrics and leads():
+                    title = f'{config.model} with {config.optimizer}'
+                    draw_losses(run.path / 'curves.png', metrics, title)
+            written = trainer.write(state) if config.sample else ''
+    if written:
+        say(f'\n{written}\n')
+    say(f'{last_line(metrics[-1])}; everything is in {run.path}')
+    return Result(len(metrics) - done, metrics, written, run.path)
+
+
+def start(config: Config, text: Text, mesh: Mesh) -> tuple[Task, TrainState]:
+    """What is fixed for the run, and its first state."""
+    composition = compose(
+        config.optimizer, weight_decay=config.weight_decay, friction=config.friction
+    )
+    rate = config.learning_rate
+    rate = BASES[composition.base].learning_rate if rate is None else rate
+    # As for a plateau, the state holds the rate, and each step sets it.
+    optimizer = make_optimizer(
+        composition,
+        learning_rate=rate,
+        schedule='plateau',
+        length=Length(1, 1),
+        seed=config.seed,
+    )
+    if config.clip is not None:
+        optimizer = clipped(optimizer, config.clip)
+    graphdef, state = init_state(
+        config.make_model(len(text.vocabulary)),
+        optimizer=optimizer,
+        lookahead=composition.lookahead,
+        seed=config.seed,
+        mesh=mesh,
+    )
+    steps = steps_in(len(text.train), config.batch_size, config.context)
+    rate = make_rate(config.schedule, rate, Length(config.epochs, steps))
+    return Task(graphdef, optimizer, rate, config.context, mesh), state
+
+
+# One object for equal arguments, so that equal runs share a compilation.
+@functools.cache
+def clipped(
+    optimizer: optax.GradientTransformation, norm: float
+) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(norm), optimizer)
+
+
+def ignore(line: str) -> None:
+    """Says nothing."""
+
+
+def check_batch(config: Config, text: Text, mesh: Mesh) -> None:
+    """Refuses a batch that the text or the devices cannot make."""
+    if not steps_in(len(text.train), config.batch_size, config.context):
+        raise UserError(
+            f'{text.source} has {len(text.train):,} {config.tokens} to train, too few '
+            f'for --batch-size {config.batch_size} windows of --context '
+            f'{config.context}: choose less of either'
+        )
+    if len(text.valid) <= config.context:
+        raise UserError(
+            f'{text.source} has {len(text.valid):,} {config.tokens} to validate, too '
+            f'few for --context {config.context}: choose less'
+        )
+    if config.batch_size % mesh.size:
+        raise UserError(
+            f'--batch-size {config.batch_size} does not divide among {mesh.size} '
+            f'devices: choose a multiple of {mesh.size}'
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    config = cli.parse(Config, argv, description=__doc__)
+    connect()
+    train(config)
+
+
+if __name__ == '__main__':
+    cli.run(main)
