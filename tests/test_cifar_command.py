@@ -15,7 +15,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from examples.cifar import compare, train
+from examples.cifar import compare, epochs, train
 from examples.cifar.model import MODELS
 from examples.cifar.resnet import BasicBlock, ResNet
 from examples.cifar.train import Config
@@ -49,8 +49,8 @@ def config(path, **changes):
 
 def arrays(path, epoch):
     """The arrays of a checkpoint."""
-    with ocp.CheckpointManager((path / 'checkpoints').absolute()) as checkpoints:
-        return checkpoints.restore(epoch, args=ocp.args.StandardRestore())
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore((path / 'checkpoints' / str(epoch)).absolute())
 
 
 def without_times(metrics):
@@ -121,14 +121,14 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if moment == 'save':
             # After the line of epoch 2, before its checkpoint.
-            manager = ocp.CheckpointManager
-            patch.setattr(manager, 'save', interrupted_at(manager.save, 2))
+            checkpointer = ocp.StandardCheckpointer
+            patch.setattr(checkpointer, 'save', interrupted_at(checkpointer.save, 2))
         elif moment == 'evaluate':
             # The first call compiles, the second ends epoch 1.
-            patch.setattr(train, 'evaluate', interrupted_at(train.evaluate, 3))
+            patch.setattr(epochs, 'evaluate', interrupted_at(epochs.evaluate, 3))
         else:
             # One call compiles, two make epoch 1.
-            patch.setattr(train, 'train_steps', interrupted_at(train.train_steps, 5))
+            patch.setattr(epochs, 'train_steps', interrupted_at(epochs.train_steps, 5))
         train.train(config(path), say=lambda line: None)
     said = []
     again = train.train(config(path), say=said.append)
@@ -206,7 +206,7 @@ def assert_same_arrays(actual, expected):
 def test_a_finished_run_is_reported_and_not_repeated(finished, monkeypatch):
     result, _ = finished
     before = contents(result.out_dir / 'checkpoints')
-    monkeypatch.setattr(train, 'train_steps', None)
+    monkeypatch.setattr(epochs, 'train_steps', None)
     said = []
     again = train.train(config(result.out_dir), say=said.append)
     assert (again.correct, again.metrics) == (result.correct, result.metrics)
@@ -263,7 +263,7 @@ def copied(result, path):
     [
         ('metrics', 'metrics.jsonl is damaged'),
         ('config', 'config.json is no configuration'),
-        ('checkpoint', 'checkpoints/3 is damaged'),
+        ('checkpoint', r'no checkpoint in .* is as it was written: 3 \('),
     ],
 )
 def test_damaged_files_are_named_and_nothing_is_lost(finished, tmp_path, damage, said):
@@ -273,7 +273,7 @@ def test_damaged_files_are_named_and_nothing_is_lost(finished, tmp_path, damage,
     elif damage == 'config':
         (path / 'config.json').write_text('{"settings": 3}')
     else:
-        for file in (path / 'checkpoints' / '3' / 'default').rglob('*'):
+        for file in (path / 'checkpoints').rglob('*'):
             if file.is_file():
                 file.write_bytes(file.read_bytes()[:10])
     before = contents(path)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.cifar.train import Config, Result, Settings, train
+from examples.cifar.config import Config, Settings
+from examples.cifar.train import Result, train
 from examples.common import cli
 from examples.common.cli import option
 from examples.common.curves import draw_curves

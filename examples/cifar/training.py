@@ -1,4 +1,4 @@
-"""The training step and the evaluation: pure, compiled, on all local devices.
+"""The training step and the evaluation: pure, compiled, on all devices.
 
 The data set lies on the devices as uint8 from the start; a step is told only which
 images to take, and crops, mirrors and normalises them itself. Everything random
@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from examples.cifar.data import Dataset
 from examples.cifar.model import ACTIVATIONS, MODELS
+from examples.common.finite import all_finite
 
 
 class TrainState(NamedTuple):
@@ -46,6 +47,7 @@ class Metrics(NamedTuple):
 
     loss: jax.Array  # float32
     correct: jax.Array  # int32
+    count: jax.Array  # of the images; training counts those of finite losses: int32
 
 
 class Network(NamedTuple):
@@ -61,6 +63,7 @@ class Task(NamedTuple):
 
     network: Network
     optimizer: optax.GradientTransformation
+    skip_non_finite: bool = False  # steps that would leave infinities or NaNs
 
 
 class Gradient(NamedTuple):
@@ -72,12 +75,12 @@ class Gradient(NamedTuple):
 
 
 def data_parallel_mesh() -> Mesh:
-    """All local devices along one axis, over which each batch is split."""
+    """All devices of all processes along one axis, over which each batch is split."""
     return jax.make_mesh(
-        (jax.local_device_count(),),
+        (jax.device_count(),),
         ('data',),
         axis_types=(AxisType.Auto,),
-        devices=jax.local_devices(),
+        devices=jax.devices(),
     )
 
 
@@ -142,8 +145,17 @@ def init_state(
     state = TrainState(
         params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32)
     )
-    state = jax.device_put(state, NamedSharding(mesh, P()))
+    state = replicated(state, mesh)
     return Task(Network(graphdef, data.flip, data.padding), optimizer), state
+
+
+def replicated(state: Any, mesh: Mesh) -> Any:
+    """Copies what every process has to every device."""
+    everywhere = NamedSharding(mesh, P())
+    if mesh.is_multi_process:
+        # device_put would, but for keys.
+        return jax.jit(lambda state: state, out_shardings=everywhere)(state)
+    return jax.device_put(state, everywhere)
 
 
 def fast_weights(params: Any) -> Any:
@@ -216,6 +228,8 @@ def train_step(
         jax.random.fold_in(key, state.step),
         network=task.network,
     )
+    if task.skip_non_finite:
+        return apply_if_finite(state, gradient, optimizer=task.optimizer)
     state = apply_gradient(
         state, gradient.grads, gradient.batch_stats, optimizer=task.optimizer
     )
@@ -273,7 +287,8 @@ def batch_gradient(
 
     grad = jax.value_and_grad(mean_loss, has_aux=True)
     (loss, (batch_stats, logits)), grads = grad(params)
-    metrics = Metrics(loss * len(labels), count_correct(logits, labels))
+    count = jnp.where(jnp.isfinite(loss), len(labels), 0)
+    metrics = Metrics(loss * len(labels), count_correct(logits, labels), count)
     return Gradient(grads, batch_stats, metrics)
 
 
@@ -289,6 +304,30 @@ def apply_gradient(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, batch_stats, opt_state, state.step + 1)
+
+
+@functools.partial(jax.jit, static_argnames=('optimizer',), donate_argnames=('state',))
+def apply_if_finite(
+    state: TrainState, gradient: Gradient, *, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Metrics]:
+    """As `apply_gradient`; of a gradient that is not finite only the step is counted.
+
+    `optax.apply_if_finite` would let the running statistics through, takes no Lookahead
+    and is a state of its own, with which no run could be continued that began without.
+    """
+    finite = all_finite(gradient)
+
+    def chosen(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.where(finite, *leaves), new, old)
+
+    applied = apply_gradient(
+        state, gradient.grads, gradient.batch_stats, optimizer=optimizer
+    )
+    nothing = jax.tree.map(jnp.zeros_like, gradient.metrics)
+    return (
+        chosen(applied, state)._replace(step=applied.step),
+        chosen(gradient.metrics, nothing),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=('network',))
@@ -315,7 +354,9 @@ def evaluate_batch(
     labels = jnp.where(indices >= 0, data.test_labels[indices], -1)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.abs(labels))
     return Metrics(
-        jnp.sum(jnp.where(indices >= 0, losses, 0.0)), count_correct(logits, labels)
+        jnp.sum(jnp.where(indices >= 0, losses, 0.0)),
+        count_correct(logits, labels),
+        jnp.sum(indices >= 0, dtype=jnp.int32),
     )
 
 

@@ -1,29 +1,39 @@
 """The run directory: settings, metrics, checkpoints, and how a run goes on.
 
     config.json      the settings, versions and device of the run
-    metrics.jsonl    one line per epoch
+    metrics.jsonl    a line for each `log`, of an epoch for instance
     checkpoints/     the newest states, by orbax
     curves.png       loss and accuracy over the epochs, when it ends
+    lock             held by the run while it lives
+    damaged/         checkpoints that had changed when a run went on
+    dropped.jsonl    lines past the checkpoint that a run went on from
 
-An epoch counts once a checkpoint after it is complete: lines in `metrics.jsonl` are
-written before, and those past the newest checkpoint are set aside, into
-`dropped.jsonl`, when the run goes on.
+A line counts once a checkpoint after it is complete, and a checkpoint knows how many
+lines count; those past the newest are set aside when the run goes on. Of several
+processes the first alone reads and writes the files, and all of them learn what came
+of it.
 """
 
+import contextlib
 import errno
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import orbax.checkpoint as ocp
-
+from examples.common.checkpoints import Checkpoints
 from examples.common.cli import UserError
+from examples.common.finite import all_finite
+from examples.common.lock import held
+from examples.common.processes import by_leader
 
 
 class RunDirectory:
-    """A directory that holds one run; a context that closes its checkpoints.
+    """A directory that holds one run; a context that keeps other runs out of it.
+
+    All processes call everything, in the same order.
 
     Args:
       path: of the directory; made if it is missing.
@@ -32,8 +42,9 @@ class RunDirectory:
       resume: whether a run that is there already may go on.
 
     Raises:
-      UserError: if the directory cannot be written, holds something else, or
-        holds a run with other settings, or any run when `resume` is false.
+      UserError: on entry, if the directory cannot be written, is in use, holds
+        something else, or holds a run with other settings, or any run when `resume`
+        is false; on exit, if the last state could not be written.
     """
 
     def __init__(
@@ -46,92 +57,162 @@ class RunDirectory:
     ) -> None:
         self.path = path
         self.metrics_path = path / 'metrics.jsonl'
-        config_path = path / 'config.json'
+        self._config = {'settings': settings, **facts}
+        self._resume = resume
+        self._lines = 0
+        self._held = contextlib.ExitStack()
+        self._checkpoints = Checkpoints(path / 'checkpoints')
+
+    def __enter__(self) -> 'RunDirectory':
+        by_leader(self._take)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._held:
+            try:
+                self._checkpoints.close()
+            except Exception:  # after another it is not the one to hear of
+                if kind is None:
+                    raise
+
+    def _take(self) -> None:
+        """Makes the directory this run's."""
+        path, config = self.path, self.path / 'config.json'
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not os.access(path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            if config_path.exists():
-                check_same_run(config_path, settings, resume)
-            elif any(file.suffix != '.part' for file in path.iterdir()):
+            if not config.exists() and any(
+                file.suffix != '.part' and file.name != 'lock'
+                for file in path.iterdir()
+            ):
                 raise UserError(
                     f'--out-dir {path} is not empty and holds no run: choose another'
                 )
-            else:
-                record = {'settings': settings, **facts}
-                write_atomically(config_path, json.dumps(record, indent=2) + '\n')
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(held(path))
+                if config.exists():
+                    check_same_run(config, self._config['settings'], self._resume)
+                else:
+                    write_atomically(config, json.dumps(self._config, indent=2) + '\n')
+                self._held = stack.pop_all()
         except OSError as error:
             raise UserError(
                 f'--out-dir {path} cannot be written ({error.strerror}): choose another'
             ) from error
-        self.checkpoints = ocp.CheckpointManager(
-            (path / 'checkpoints').absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=2),
-        )
-
-    def __enter__(self) -> 'RunDirectory':
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.checkpoints.close()
 
     def restore(self, state: Any) -> tuple[Any, list[dict[str, Any]]]:
-        """The newest state, shaped and placed like `state`, and its epochs' metrics.
+        """The newest good state, shaped and placed like `state`, and its metrics.
 
-        `state` itself and no metrics if there is no checkpoint yet. Metrics past the
-        checkpoint are set aside, into `dropped.jsonl`.
+        `state` itself and no metrics if there is no checkpoint yet. Checkpoints that
+        have changed since they were written are set aside, into `damaged`, and so is
+        what was logged past the one that is used, into `dropped.jsonl`. To be called
+        before anything is logged or saved.
 
         Raises:
-          UserError: if a file is damaged or has lost lines.
+          UserError: if every checkpoint has changed, or the metrics have or have lost
+            lines.
         """
-        epoch = self.checkpoints.latest_step() or 0
-        metrics = self.metrics()
-        if len(metrics) < epoch:
-            raise UserError(
-                f'{self.metrics_path} has lost lines: {len(metrics)} where the '
-                f'checkpoint is of epoch {epoch}; put them back or choose another '
-                '--out-dir'
-            )
-        if epoch:
-            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-            try:
-                state = self.checkpoints.restore(
-                    epoch, args=ocp.args.StandardRestore(target)
-                )
-            except Exception as error:  # a damaged checkpoint raises nearly anything
-                place = self.path / 'checkpoints' / str(epoch)
-                raise UserError(
-                    f'{place} is damaged ({type(error).__name__}): delete it to go on '
-                    'from the one before it'
-                ) from error
-        if len(metrics) > epoch:
-            with (self.path / 'dropped.jsonl').open('a') as file:
-                file.write(as_lines(metrics[epoch:]))
-            write_atomically(self.metrics_path, as_lines(metrics[:epoch]))
-        return state, metrics[:epoch]
+        found = by_leader(self._find)
+        if found['step'] is not None:
+            state = self._checkpoints.restore(found['step'], state)
+        by_leader(lambda: self._set_aside(found))
+        self._lines = len(found['metrics'])
+        return state, found['metrics']
 
-    def log(self, metrics: dict[str, Any]) -> None:
-        """Adds an epoch's metrics."""
-        with self.metrics_path.open('a') as file:
-            file.write(as_lines([metrics]))
+    def _find(self) -> dict[str, Any]:
+        """What there is to go on from; changes nothing."""
+        newest, metrics = self._checkpoints.find(), self._metrics()
+        lines = newest.note.get('lines', 0)
+        if len(metrics) < lines:
+            raise UserError(
+                f'{self.metrics_path} has lost lines: {len(metrics)} where '
+                f'checkpoint {newest.step} is of {lines}; put them back or choose '
+                'another --out-dir'
+            )
+        return newest._asdict() | {'metrics': metrics[:lines]}
+
+    def _set_aside(self, found: dict[str, Any]) -> None:
+        """Moves away what is past the checkpoint to go on from."""
+        counted = as_lines(found['metrics'])
+        with self._writing():
+            self._checkpoints.discard_unfinished()
+            for name, wrong in found['damaged'].items():
+                aside = self._checkpoints.set_aside(name)
+                print(
+                    f'warning: checkpoint {name} was damaged ({wrong}) and is now '
+                    f'{aside}: the run goes on from {self._checkpoints.newest}',
+                    file=sys.stderr,
+                )
+            if dropped := self._metrics()[len(found['metrics']) :]:
+                with (self.path / 'dropped.jsonl').open('a') as file:
+                    file.write(as_lines(dropped))
+            if self._text() != counted:
+                write_atomically(self.metrics_path, counted)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Adds a line to the metrics.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        by_leader(lambda: self._append(line))
+        self._lines += 1
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self._writing(), self.metrics_path.open('a') as file:
+            file.write(as_lines([line]))
             file.flush()
             os.fsync(file.fileno())
 
-    def save(self, state: Any, epoch: int) -> None:
-        """Makes all epochs up to `epoch` count; is written while the next one runs."""
-        self.checkpoints.save(epoch, args=ocp.args.StandardSave(state))
+    def save(self, state: Any, step: int) -> None:
+        """Makes all lines so far count; is written while training goes on.
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of every epoch so far; a half-written line is none."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text().split('\n')
+        Raises:
+          UserError: if `state` is not finite, or the one before, which is whole only
+            now, could not be written. No checkpoint is harmed.
+        """
+        if not all_finite(state):
+            raise UserError(
+                f'the state after step {step} holds infinities or NaNs and is not '
+                f'saved: {self.last_good()}'
+            )
+        self._checkpoints.save(state, step, {'lines': self._lines})
+
+    def last_good(self) -> str:
+        """What a run that stops now goes on from, in words."""
+        self._checkpoints.wait()
+        newest = self._checkpoints.newest
+        return (
+            f'the last good checkpoint is {newest}'
+            if newest
+            else ('there is no checkpoint yet')
+        )
+
+    def _metrics(self) -> list[dict[str, Any]]:
+        """The metrics so far; a half-written line is none."""
         try:
-            return [json.loads(line) for line in lines[:-1]]
+            return [json.loads(line) for line in self._text().split('\n')[:-1]]
         except ValueError as error:
             raise UserError(
                 f'{self.metrics_path} is damaged ({error}): mend that line or choose '
                 'another --out-dir'
+            ) from error
+
+    def _text(self) -> str:
+        return self.metrics_path.read_text() if self.metrics_path.exists() else ''
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tells what cannot be written, and what to do about it."""
+        try:
+            yield
+        except OSError as error:
+            newest = self._checkpoints.newest
+            raise UserError(
+                f'{error.filename or self.path} cannot be written ({error.strerror}): '
+                'make room if the disk is full, and repeat the command, which goes on '
+                f'from {newest or "the beginning"}'
             ) from error
 
 
