@@ -11,6 +11,7 @@ from diffgrad_optax._checks import (
     check_can_hold,
     check_gradients,
     check_learning_rate,
+    check_mask,
     check_number,
     storage_dtype,
 )
@@ -22,6 +23,7 @@ from diffgrad_optax._dtypes import (
 )
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._previous import init_previous, next_previous
+from diffgrad_optax._sharding import following_params
 
 
 class AdadiffState(NamedTuple):
@@ -86,6 +88,7 @@ def scale_by_adadiff(
     nu_dtype = storage_dtype('nu_dtype', nu_dtype)
     prev_grad_dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
 
+    @following_params
     def init_fn(params: optax.Params) -> AdadiffState:
         check_can_hold('mu_dtype', mu_dtype, params)
 
@@ -262,6 +265,7 @@ def adadiff(
     """
     check_learning_rate(learning_rate)
     check_number('weight_decay', weight_decay)
+    check_mask(mask)
     chain = optax.chain(
         scale_by_adadiff(
             b1,

@@ -26,15 +26,18 @@ def check_number(
     If `closed`, `high` itself is allowed.
 
     Raises:
-      TypeError: if `value` is neither a real number nor an array.
+      TypeError: if `value` is neither a real number nor an array of one.
       ValueError: if `value` is a plain number outside the range.
     """
-    if isinstance(value, (jax.Array, np.ndarray)):
-        return
     if high < math.inf:
         allowed = f'in [{low:g}, {high:g}{"]" if closed else ")"}'
     else:
         allowed = f'{"" if closed else "finite and "}>= {low:g}'
+    if isinstance(value, (jax.Array, np.ndarray)):
+        if value.shape == ():
+            return
+        value = f'{value.dtype}{list(value.shape)}'
+        raise TypeError(f'{name} must be a number {allowed}, got {value}')
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f'{name} must be a number {allowed}, got {value!r}')
     number: Any = value  # typeshed gives numbers.Real no comparison with float
@@ -46,6 +49,22 @@ def check_learning_rate(value: Any) -> None:
     """Refuses a learning rate that is no schedule and no non-negative number."""
     if not callable(value):
         check_number('learning_rate', value)
+
+
+def check_mask(value: Any) -> None:
+    """Refuses a mask that is no function and no tree of booleans.
+
+    Raises:
+      TypeError: naming the first leaf that is something else.
+    """
+    if callable(value):
+        return
+    for leaf in jax.tree.leaves(value):
+        if not jnp.issubdtype(getattr(leaf, 'dtype', type(leaf)), np.bool_):
+            raise TypeError(
+                'mask must be None, a function or a tree of booleans, '
+                f'got {leaf!r} in it'
+            )
 
 
 def check_key(value: Any) -> None:

@@ -6,7 +6,11 @@ from typing import Any
 import jax
 import optax
 
-from diffgrad_optax._checks import check_learning_rate, check_number
+from diffgrad_optax._checks import (
+    check_learning_rate,
+    check_mask,
+    check_number,
+)
 from diffgrad_optax._dtypes import stable_dtypes
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._with_friction import with_friction
@@ -266,6 +270,7 @@ def diffgradw(
     """
     check_learning_rate(learning_rate)
     check_number('weight_decay', weight_decay)
+    check_mask(mask)
     chain = optax.chain(
         scale_by_diffgrad(
             b1,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import check_key, check_number
+from diffgrad_optax._sharding import false_like
 
 
 class DropoutState(NamedTuple):
@@ -157,9 +158,8 @@ def _dropout(
 
         def dropped(index: int, leaf: Any) -> jax.Array:
             leaf = jnp.asarray(leaf)
-            # Computed from the leaf, for its sharding: on explicit meshes a select
-            # takes only arrays that are sharded alike.
-            never = (leaf == leaf) & (leaf != leaf)
+            # On explicit meshes a select takes only arrays that are sharded alike.
+            never = false_like(leaf)
             # In float32, whatever keep_prob is given in: a narrower dtype would
             # draw from too few numbers, a wider one from others.
             p = jnp.asarray(keep_prob, jnp.float32) + never.astype(jnp.float32)

@@ -10,6 +10,7 @@ import optax
 from diffgrad_optax._checks import check_gradients, check_number, check_real
 from diffgrad_optax._dtypes import at_least_float32
 from diffgrad_optax._previous import init_previous, next_previous
+from diffgrad_optax._sharding import following_params
 
 
 class GainsState(NamedTuple):
@@ -87,6 +88,7 @@ def scale_by_gains(
     check_number('min_gain', min_gain, high=1.0, closed=True)
     check_number('max_gain', max_gain, low=1.0)
 
+    @following_params
     def init_fn(params: optax.Params) -> GainsState:
         check_real('scale_by_gains', params)
         return GainsState(

@@ -10,12 +10,14 @@ import optax
 from diffgrad_optax._checks import (
     check_gradients,
     check_learning_rate,
+    check_mask,
     check_number,
     storage_dtype,
 )
 from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._previous import init_previous, next_previous
+from diffgrad_optax._sharding import following_params
 
 
 class CorrectByDifferenceState(NamedTuple):
@@ -96,6 +98,7 @@ def correct_by_difference(
     check_number('max_norm', max_norm, closed=True)
     dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
 
+    @following_params
     def init_fn(params: optax.Params) -> CorrectByDifferenceState:
         return CorrectByDifferenceState(init_previous(params, dtype))
 
@@ -213,6 +216,7 @@ def mars(
     check_number('b2', b2, high=1.0)
     check_number('eps', eps)
     check_number('weight_decay', weight_decay)
+    check_mask(mask)
     chain = optax.chain(
         correct_by_difference(gamma, b1, prev_grad_dtype=prev_grad_dtype),
         scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),

@@ -9,6 +9,7 @@ import optax
 
 from diffgrad_optax._checks import check_can_hold, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._sharding import following_params
 
 
 def bias_correction(
@@ -49,6 +50,7 @@ def scale_by_adam(
     dtypes = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov)
 
+    @following_params
     def init_fn(params: optax.Params) -> optax.ScaleByAdamState:
         for name, dtype in dtypes.items():
             check_can_hold(f'{name}_dtype', dtype, params)

@@ -11,6 +11,7 @@ import optax
 
 from diffgrad_optax import _codes
 from diffgrad_optax._dtypes import stable_dtypes
+from diffgrad_optax._sharding import following_params, split
 
 
 class QuantizedState(NamedTuple):
@@ -138,25 +139,21 @@ def quantize_state(
     _check_names('nonnegative', nonnegative)
     _check_names('exact', exact)
     inner = stable_dtypes(optax.with_extra_args_support(inner))
+    inner_init = following_params(inner.init)
 
     def init_fn(params: optax.Params) -> QuantizedState:
         params_at = dict(jax.tree_util.tree_leaves_with_path(params))
 
         def encoded(path: Any, leaf: Any) -> tuple[Any, Any]:
-            prefix, param = _split(path, params_at)
+            prefix, param = split(path, params_at)
             fields = {getattr(key, 'name', None) for key in prefix}
             block = _block(leaf, param, block_size, min_size)
             if block is None or not fields.isdisjoint(exact):
                 return leaf, None
-            if isinstance(param, jax.Array):
-                # A zero computed from the parameter, for its sharding: constants
-                # have none under jit.
-                never = (param == param) & (param != param)
-                leaf = leaf + never.astype(leaf.dtype)
             dtype = jnp.int8 if fields.isdisjoint(nonnegative) else jnp.uint8
             return _codes.encode(leaf, block, dtype, 0, 0)
 
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(inner.init(params))
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(inner_init(params))
         pairs = [encoded(path, leaf) for path, leaf in leaves]
         return QuantizedState(jnp.zeros((), jnp.int32), *_unzip(treedef, pairs))
 
@@ -225,17 +222,6 @@ def _block(leaf: Any, param: Any, block_size: int, min_size: int) -> int | None:
         return None
     block = math.gcd(shape[-1], block_size)
     return block if block >= min(16, block_size) else None
-
-
-def _split(path: Any, params_at: dict[Any, Any]) -> tuple[Any, Any]:
-    """`path` in a state without the path in its parameter, and the parameter.
-
-    A path that ends with no parameter's is whole, and its parameter None.
-    """
-    for start in range(len(path) + 1):
-        if path[start:] in params_at:
-            return path[:start], params_at[path[start:]]
-    return path, None
 
 
 def _check_integer(name: str, value: Any, low: int) -> None:

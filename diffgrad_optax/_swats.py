@@ -9,6 +9,7 @@ import optax
 from diffgrad_optax._checks import check_gradients, check_learning_rate, check_number
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
 from diffgrad_optax._moments import bias_correction
+from diffgrad_optax._sharding import following_params
 
 
 class SwatsState(NamedTuple):
@@ -122,6 +123,7 @@ def swats(
     adam = optax.scale_by_adam(b1, b2, eps)
     momentum = optax.trace(b1)
 
+    @following_params
     def init_fn(params: optax.Params) -> SwatsState:
         rate_dtype = real_dtype(at_least_float32(*jax.tree.leaves(params)))
         return SwatsState(

@@ -12,6 +12,7 @@ from diffgrad_optax._checks import check_gradients, check_same_array, storage_dt
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 from diffgrad_optax._previous import computed_after, init_previous, next_previous
 from diffgrad_optax._quantize import QuantizedState, decoded
+from diffgrad_optax._sharding import following_params
 from diffgrad_optax.friction import Friction, resolve
 
 
@@ -100,6 +101,7 @@ def with_friction(
         )
     inner = optax.with_extra_args_support(inner)
 
+    @following_params
     def init_fn(params: optax.Params) -> FrictionState:
         return FrictionState(
             prev_grad=init_previous(params, dtype), inner_state=inner.init(params)

@@ -201,7 +201,8 @@ def _distance(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
 def _statistics(grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean and the population standard deviation of |g| over one array."""
     size = jnp.abs(grad.astype(at_least_float32(grad)))
-    return jnp.mean(size), jnp.std(size)
+    mean = jnp.mean(size)
+    return mean, jnp.sqrt(jnp.mean((size - mean) ** 2))
 
 
 _BY_NAME: dict[str, Friction] = {

@@ -1,10 +1,6 @@
 """State in 8 bits: the code against its equations, and optimizers on top of it."""
 
 import functools
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import chex
@@ -490,109 +486,7 @@ def test_inner_arithmetic_promotes_no_dtype():
             _, state = opt.update(grads, state)
 
 
-# Devices and checkpoints.
-
-SPECS = {'rows': ('x',), 'both': ('x', 'y')}
-
-# One process for all cases, because the number of devices is fixed at its start.
-ON_EIGHT_DEVICES = """
-import json, sys
-import jax, jax.numpy as jnp, numpy as np, orbax.checkpoint as ocp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from diffgrad_optax import diffgrad, quantize_state
-optimizer = quantize_state(diffgrad(0.1), block_size=16)
-rng = np.random.default_rng(0)
-grads = [jnp.asarray(rng.normal(size=(64, 128)), jnp.float32) for _ in range(3)]
-
-def arrays(state):
-    return [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
-
-def steps(state, grads, update):
-    for g in grads:
-        updates, state = update(g, state)
-    return updates, state
-
-alone = steps(jax.jit(optimizer.init)(grads[0]), grads, jax.jit(optimizer.update))
-found = {{}}
-for axis_type in (AxisType.Auto, AxisType.Explicit):
-    mesh = jax.make_mesh((4, 2), ('x', 'y'), axis_types=(axis_type, axis_type))
-    for name, spec in {specs!r}.items():
-        sharding = NamedSharding(mesh, PartitionSpec(*spec))
-        sharded = [jax.device_put(g, sharding) for g in grads]
-        alike = lambda tree: all(
-            x.sharding.is_equivalent_to(sharding, 2) for x in arrays(tree)
-        )
-        # Step by step every operation is compiled for itself: once is enough.
-        ways = {{'jit': jax.jit}}
-        if name == 'both':
-            ways['eager'] = lambda f: f
-        for way, wrap in ways.items():
-            state = wrap(optimizer.init)(sharded[0])
-            update = wrap(optimizer.update)
-            case = {{'init': alike(state)}}
-            updates, state = steps(state, sharded, update)
-            case['update'] = alike((updates, state))
-            case['off'] = [
-                float(np.mean(np.asarray(a) != np.asarray(b)))
-                for a, b in zip(arrays(state), arrays(alone[1]), strict=True)
-                if a.dtype != jnp.float32
-            ]
-            if way == 'jit':
-                text = jax.jit(optimizer.update).lower(
-                    sharded[0], state).compile().as_text()
-                case['collectives'] = [
-                    word for word in ('all-', 'collective', 'reduce-scatter')
-                    if word in text
-                ]
-            if way == 'jit' and name == 'both':
-                with ocp.StandardCheckpointer() as checkpoints:
-                    path = sys.argv[1] + '/' + axis_type.name
-                    checkpoints.save(path, state)
-                    checkpoints.wait_until_finished()
-                    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-                    restored = checkpoints.restore(path, target)
-                same = jax.tree.map(
-                    lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()),
-                    restored, state)
-                case['restored'] = alike(restored) and all(jax.tree.leaves(same))
-            found['-'.join((axis_type.name, name, way))] = case
-print(json.dumps([jax.device_count(), found]))
-"""
-
-
-@functools.cache
-def found_on_eight_devices(directory):
-    child = subprocess.run(
-        [sys.executable, '-c', ON_EIGHT_DEVICES.format(specs=SPECS), directory],
-        env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    count, found = json.loads(child.stdout.splitlines()[-1])
-    assert count == 8
-    return found
-
-
-@pytest.fixture(scope='module')
-def found(tmp_path_factory):
-    return found_on_eight_devices(str(tmp_path_factory.mktemp('sharded')))
-
-
-@pytest.mark.parametrize('case', ['rows-jit', 'both-jit', 'both-eager'])
-@pytest.mark.parametrize('axis_type', ['Auto', 'Explicit'])
-def test_codes_and_scales_are_sharded_like_the_parameter(found, axis_type, case):
-    facts = found[f'{axis_type}-{case}']
-    assert facts['init'] and facts['update']
-    assert max(facts['off']) < 0.01
-    # Shards hold whole blocks, so nobody needs another's numbers.
-    assert facts.get('collectives', []) == []
-
-
-@pytest.mark.parametrize('axis_type', ['Auto', 'Explicit'])
-def test_a_sharded_state_is_restored_as_it_was(found, axis_type):
-    assert found[f'{axis_type}-both-jit']['restored']
+# Checkpoints.
 
 
 def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(tmp_path):

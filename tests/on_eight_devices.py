@@ -1,0 +1,164 @@
+"""What becomes of every public transformation on a mesh of eight devices, as JSON.
+
+A process of its own for `test_sharding.py`, because the number of devices is fixed
+when JAX starts.
+"""
+
+import json
+import os
+import re
+import sys
+
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from registry import REGISTRY
+
+from diffgrad_optax import diffgrad, scale_by_diffgrad
+
+COLLECTIVES = 'all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter'
+SHAPES = {'kernel': (16, 48), 'bias': (24,)}
+SPECS = {'kernel': P('x', 'y'), 'bias': P('y')}
+
+
+def transformations():
+    """The registry's, and the frictions that look at whole arrays."""
+    for name, entry in REGISTRY.items():
+        transformation = entry.make(**entry.kwargs)
+        if name.endswith('dropout'):
+            # Alone its state is a key, made of nothing that lies on the mesh.
+            transformation = optax.chain(transformation, scale_by_diffgrad())
+        yield name, transformation
+    for name in ('dfc4', 'dfc5'):
+        yield f'diffgrad-{name}', diffgrad(1e-2, friction=name)
+
+
+def trees():
+    """Parameters and three gradients, unsharded."""
+    rng = np.random.default_rng(0)
+    return [
+        {name: np.float32(rng.normal(size=shape)) for name, shape in SHAPES.items()}
+        for _ in range(4)
+    ]
+
+
+def spec_at(path, leaf):
+    """How an array of the state is to be split: like the parameter of its name."""
+    name = next((key.key for key in path[::-1] if hasattr(key, 'key')), None)
+    known = name in SPECS and leaf.ndim == len(SHAPES[name])
+    return SPECS[name] if known else P()
+
+
+def follows(tree, mesh):
+    """Whether every array is sharded like the parameter at the end of its path."""
+
+    def is_placed(path, leaf):
+        found = leaf.sharding
+        if isinstance(getattr(found, 'mesh', None), AbstractMesh):
+            found = NamedSharding(mesh, found.spec)
+        expected = NamedSharding(mesh, spec_at(path, leaf))
+        return found.is_equivalent_to(expected, leaf.ndim)
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return all(is_placed(path, leaf) for path, leaf in leaves if leaf.ndim)
+
+
+def run(optimizer, state, put):
+    """Three steps of one compiled program, which takes no other shardings than those
+    it was compiled for; its last result, and its text."""
+
+    def step(grads, params, state):
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, *grads = (put(tree) for tree in trees())
+    step = jax.jit(step, donate_argnums=(1, 2)).lower(grads[0], params, state)
+    step = step.compile()
+    for grad in grads:
+        params, state = step(grad, params, state)
+    return (params, state), step.as_text()
+
+
+def numbers(tree):
+    """The leaves as NumPy arrays, keys as their data."""
+
+    def number(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+    return [number(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def difference(tree, other):
+    """The largest difference, relative to the largest number of each array."""
+    return max(
+        float(np.max(np.abs(np.float64(a) - b)) / max(np.max(np.abs(b)), 1e-30))
+        for a, b in zip(numbers(tree), numbers(other), strict=True)
+    )
+
+
+def on_mesh(optimizer, axis_type, directory):
+    """What a transformation does where the axes are of `axis_type`."""
+    mesh = jax.make_mesh((4, 2), ('x', 'y'), axis_types=(axis_type, axis_type))
+    shardings = {name: NamedSharding(mesh, spec) for name, spec in SPECS.items()}
+
+    def put(tree):
+        return jax.device_put(tree, shardings)
+
+    params = put(trees()[0])
+    with jax.set_mesh(mesh):
+        state = jax.jit(optimizer.init)(params)
+        facts = {
+            'eager init': follows(optimizer.init(params), mesh),
+            'jitted init': follows(state, mesh),
+        }
+        if axis_type == AxisType.Explicit:
+            # Shardings are types: what is traced is what will be compiled.
+            traced = jax.eval_shape(optimizer.update, params, state, params)
+            return facts | {'update': follows(traced, mesh)}
+        last, text = run(optimizer, state, put)
+    unsharded, _ = run(optimizer, optimizer.init(trees()[0]), jax.device_put)
+    return facts | {
+        'update': follows(last, mesh),
+        'difference': difference(last, unsharded),
+        # The shapes that devices exchange.
+        'collectives': re.findall(rf'= (\S.*?) (?:{COLLECTIVES})(?:-start)?\(', text),
+        'restored': is_restored(last[1], directory),
+    }
+
+
+def is_restored(state, path):
+    """Whether a state comes back from a checkpoint on four of the devices."""
+    with ocp.StandardCheckpointer() as checkpoints:
+        checkpoints.save(path, state)
+    mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ('x', 'y'))
+
+    def target(path, leaf):
+        sharding = NamedSharding(mesh, spec_at(path, leaf))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    with ocp.StandardCheckpointer() as checkpoints:
+        back = checkpoints.restore(
+            path, jax.tree_util.tree_map_with_path(target, state)
+        )
+    return follows(back, mesh) and difference(back, state) == 0
+
+
+def main(directory):
+    """Prints what was found, by transformation and kind of axes."""
+    found = {}
+    for name, optimizer in transformations():
+        for axis_type in (AxisType.Auto, AxisType.Explicit):
+            facts = on_mesh(optimizer, axis_type, f'{directory}/{name}')
+            found[f'{name}, {axis_type.name}'] = facts
+    print(json.dumps([jax.device_count(), found]))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1])
