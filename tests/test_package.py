@@ -84,7 +84,10 @@ def test_every_public_name_is_in_the_readmes_table():
                 assert f'`{name}`' in rows, name
 
 
-@pytest.mark.parametrize(('page', 'count'), [('README.md', 2), ('docs/choosing.md', 1)])
+@pytest.mark.parametrize(
+    ('page', 'count'),
+    [('README.md', 2), ('docs/choosing.md', 1), ('docs/scale.md', 1)],
+)
 def test_the_python_of_a_page_runs(page, count):
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / page).read_text(), re.S)
     assert len(blocks) >= count
