@@ -85,13 +85,13 @@ def parameters(make):
 def test_the_transformer_has_the_parameters_of_its_formula():
     V, D, F, N = 256, 128, 512, 4
     expected = 2 * V * D + N * (4 * D**2 + 2 * D * F + 2 * D) + D
-    make = Config(layers=4).make_model(256)
+    make = Config(layers=4).network(256)
     assert parameters(make) == expected == 853_120
 
 
 def test_the_lstm_has_the_parameters_of_the_published_code():
     config = Config(model='lstm', layers=3, width=400, hidden=1150)
-    assert parameters(config.make_model(10_000)) == 24_221_600
+    assert parameters(config.network(10_000)) == 24_221_600
 
 
 @both

@@ -2,10 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,6 +14,18 @@ from examples.common.cli import UserError, option
 from examples.common.parts import BASES, MODIFIERS, NAMES
 from examples.lm.lstm import AWD, LSTM, Regularisation
 from examples.lm.transformer import Transformer
+
+# What a run may be told otherwise when it goes on.
+OF_ONE_CALL = (
+    'checkpoint_every',
+    'data_dir',
+    'fsdp',
+    'non_finite',
+    'out_dir',
+    'resume',
+    'sample',
+    'temperature',
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,11 @@ class Config:
     )
     seed: int = option(0, 'of the initialisation, the order, dropout and the sample')
     checkpoint_every: int = option(1, 'epochs from one checkpoint to the next')
+    non_finite: Literal['stop', 'skip'] = option(
+        'stop',
+        'what to do at a step with an infinity or a NaN: stop the run, or leave '
+        'everything as it was and take the next one',
+    )
     out_dir: Path | None = option(
         None,
         'where everything is written; left out, a folder in runs named by the settings',
@@ -89,15 +105,7 @@ class Config:
     def settings(self) -> dict[str, Any]:
         """What decides the result, and so may not change when a run goes on."""
         settings = dataclasses.asdict(self)
-        for name in (
-            'checkpoint_every',
-            'data_dir',
-            'fsdp',
-            'out_dir',
-            'resume',
-            'sample',
-            'temperature',
-        ):
+        for name in OF_ONE_CALL:
             del settings[name]
         return settings
 
@@ -108,8 +116,8 @@ class Config:
             f'-batch{self.batch_size}-seed{self.seed}'
         )
 
-    def make_model(self, vocabulary: int) -> Callable[[nnx.Rngs], nnx.Module]:
-        """Makes the network from the keys of its initialisation."""
+    def network(self, vocabulary: int) -> 'Network':
+        """The network, for so many different tokens."""
         kwargs: Any = {
             'vocabulary': vocabulary,
             'layers': self.layers,
@@ -119,9 +127,20 @@ class Config:
         }
         if self.model == 'lstm':
             kwargs['regularisation'] = AWD if self.awd else Regularisation()
-            return lambda rngs: LSTM(**kwargs, rngs=rngs)
+            return Network(LSTM, tuple(kwargs.items()))
         kwargs |= {'heads': self.heads, 'dropout': self.dropout}
-        return lambda rngs: Transformer(**kwargs, rngs=rngs)
+        return Network(Transformer, tuple(kwargs.items()))
+
+
+class Network(NamedTuple):
+    """What makes a network; equal ones share their compilations."""
+
+    kind: type[nnx.Module]
+    arguments: tuple[tuple[str, Any], ...]
+
+    def __call__(self, rngs: nnx.Rngs) -> nnx.Module:
+        """Makes it from the keys of its initialisation."""
+        return self.kind(**dict(self.arguments), rngs=rngs)
 
 
 LEAST = {

@@ -1,5 +1,6 @@
 """A picture of training: both losses over the epochs."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 def draw_losses(path: Path, metrics: list[dict[str, Any]], title: str) -> None:
-    """Draws training and validation loss over the epochs.
+    """Draws training and validation loss; a run does not fail because it cannot.
 
     Args:
       path: of the PNG file.
@@ -24,4 +25,7 @@ def draw_losses(path: Path, metrics: list[dict[str, Any]], title: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        print(f'warning: {path} is not drawn: {error.strerror}', file=sys.stderr)

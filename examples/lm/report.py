@@ -20,6 +20,7 @@ def facts(mesh: Mesh) -> dict[str, Any]:
     return {
         'devices': [device.device_kind for device in mesh.devices.flat],
         'mesh': dict(mesh.shape),
+        'processes': jax.process_count(),
         'versions': {
             'python': platform.python_version(),
             **{package: version(package) for package in packages},
@@ -35,8 +36,9 @@ def found(
     kept = sum(
         leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state)
     )
+    processes = f' of {count} processes' if (count := jax.process_count()) > 1 else ''
     yield (
-        f'device     {mesh.size} × {mesh.devices.flat[0].device_kind}, '
+        f'device     {mesh.size} × {mesh.devices.flat[0].device_kind}{processes}, '
         f'data {mesh.shape["data"]} × fsdp {mesh.shape["fsdp"]}'
     )
     test = '' if text.test is None else f', {len(text.test):,} to test'
@@ -57,11 +59,13 @@ def found(
 
 def epoch_line(metrics: dict[str, Any]) -> str:
     """An epoch in a line."""
-    return (
+    line = (
         f'epoch {metrics["epoch"]:3d}  loss {metrics["train_loss"]:.4f}  '
         f'{score_words(metrics, "valid")}  '
         f'{metrics["tokens_per_second"]:6.0f} tokens/s  {metrics["seconds"]:.1f} s'
     )
+    skipped = metrics.get('skipped_steps')
+    return f'{line}  {skipped} steps not finite, skipped' if skipped else line
 
 
 def last_line(metrics: dict[str, Any]) -> str:

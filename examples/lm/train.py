@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import optax
+from flax import nnx
 from jax.sharding import Mesh
 
 from examples.common import cli
@@ -25,11 +26,11 @@ from examples.lm.batches import steps_in
 from examples.lm.config import Config, check
 from examples.lm.curves import draw_losses
 from examples.lm.data import Text
+from examples.lm.epochs import NonFiniteError, Trainer
 from examples.lm.rates import make_rate
 from examples.lm.report import epoch_line, facts, found, last_line
 from examples.lm.sharding import make_mesh
-from examples.lm.trainer import Trainer
-from examples.lm.training import Task, TrainState, init_state
+from examples.lm.training import Task, TrainState, first_state
 
 
 @dataclass(frozen=True)
@@ -47,46 +48,54 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
 
     Args:
       config: everything that the run is told.
-      say: what to do with each line of the report.
+      say: what to do with each line of the report, on the first of several processes.
 
     Raises:
-      UserError: if something about `config` or the files is wrong.
+      UserError: if something about `config` or the files is wrong, or the loss is no
+        number any more.
     """
     check(config)
     text = texts.load(config.data_dir, config.tokens)
     mesh = make_mesh(config.fsdp)
     check_batch(config, text, mesh)
     if not leads():
-        say = ignore
+        say = silent
     # The mesh by whose axes the networks say what is split.
-    with jax.set_mesh(mesh):
-        task, state = start(config, text, mesh)
-        with RunDirectory(
+    with (
+        jax.set_mesh(mesh),
+        RunDirectory(
             config.folder(),
             settings=config.settings() | {'data_checksum': texts.checksum(text)},
             facts=facts(mesh),
             resume=config.resume,
-        ) as run:
-            state, metrics = run.restore(state)
-            done = len(metrics)
-            trainer = Trainer(config, task, text)
-            for line in found(config, text, state, mesh, done):
-                say(line)
-            if done < config.epochs:
-                say(f'compiled   in {trainer.compile(state):.1f} s')
-            try:
-                for epoch in range(done + 1, config.epochs + 1):
-                    state, line = trainer.epoch(state, epoch)
-                    metrics.append(line)
-                    say(epoch_line(line))
-                    run.log(line)
-                    if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
-                        run.save(state, epoch)
-            finally:
-                if metrics and leads():
-                    title = f'{config.model} with {config.optimizer}'
-                    draw_losses(run.path / 'curves.png', metrics, title)
-            written = trainer.write(state) if config.sample else ''
+        ) as run,
+    ):
+        task, state = start(config, text, mesh)
+        state, metrics = run.restore(state)
+        done = len(metrics)
+        trainer = Trainer(config, task, text)
+        for line in found(config, text, state, mesh, done):
+            say(line)
+        if done < config.epochs:
+            say(f'compiled   in {trainer.compile(state):.1f} s')
+        try:
+            for epoch in range(done + 1, config.epochs + 1):
+                state, line = trainer.epoch(state, epoch)
+                metrics.append(line)
+                say(epoch_line(line))
+                run.log(line)
+                if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
+                    run.save(state, epoch)
+        except NonFiniteError as error:
+            raise UserError(
+                f'{error}: {run.last_good()}. Try --non-finite skip, which goes on '
+                'from there, or a smaller --learning-rate in another --out-dir'
+            ) from error
+        finally:
+            if metrics and leads():
+                title = f'{config.model} with {config.optimizer}'
+                draw_losses(run.path / 'curves.png', metrics, title)
+        written = trainer.write(state) if config.sample else ''
     if written:
         say(f'\n{written}\n')
     say(f'{last_line(metrics[-1])}; everything is in {run.path}')
@@ -110,16 +119,24 @@ def start(config: Config, text: Text, mesh: Mesh) -> tuple[Task, TrainState]:
     )
     if config.clip is not None:
         optimizer = clipped(optimizer, config.clip)
-    graphdef, state = init_state(
-        config.make_model(len(text.vocabulary)),
+    network = config.network(len(text.vocabulary))
+    state = first_state(
+        jax.random.key(config.seed),
+        make_model=network,
         optimizer=optimizer,
         lookahead=composition.lookahead,
-        seed=config.seed,
         mesh=mesh,
     )
     steps = steps_in(len(text.train), config.batch_size, config.context)
-    rate = make_rate(config.schedule, rate, Length(config.epochs, steps))
-    return Task(graphdef, optimizer, rate, config.context, mesh), state
+    task = Task(
+        nnx.graphdef(nnx.eval_shape(lambda: network(nnx.Rngs(0)))),
+        optimizer,
+        make_rate(config.schedule, rate, Length(config.epochs, steps)),
+        config.context,
+        mesh,
+        skip_non_finite=config.non_finite == 'skip',
+    )
+    return task, state
 
 
 # One object for equal arguments, so that equal runs share a compilation.
@@ -130,8 +147,8 @@ def clipped(
     return optax.chain(optax.clip_by_global_norm(norm), optimizer)
 
 
-def ignore(line: str) -> None:
-    """Says nothing."""
+def silent(line: str) -> None:
+    """What all processes but the first say."""
 
 
 def check_batch(config: Config, text: Text, mesh: Mesh) -> None:

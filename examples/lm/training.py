@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from examples.common.finite import all_finite
 from examples.lm.batches import whole_text
 from examples.lm.sharding import BATCH, shardings, split_batch
 
@@ -37,37 +38,35 @@ class Task(NamedTuple):
     rate: optax.Schedule
     length: int  # of a window
     mesh: Mesh
+    skip_non_finite: bool = False  # steps with an infinite or NaN loss or gradient
 
 
-def init_state(
-    make_model: Callable[[nnx.Rngs], nnx.Module],
+@functools.partial(
+    jax.jit, static_argnames=('make_model', 'optimizer', 'lookahead', 'mesh')
+)
+def first_state(
+    key: jax.Array,
     *,
+    make_model: Callable[[nnx.Rngs], nnx.Module],
     optimizer: optax.GradientTransformation,
     lookahead: bool,
-    seed: int,
     mesh: Mesh,
-) -> tuple[Any, TrainState]:
-    """The model without its arrays, and the first state, made where it is to lie.
+) -> TrainState:
+    """The state that training starts with, made where it is to lie.
 
     Args:
-      make_model: from the keys of its initialisation.
+      key: of the initialisation.
+      make_model: from the keys of its initialisation; equal ones share a compilation.
       optimizer: whose state holds its learning rate.
       lookahead: whether it moves fast and slow weights.
-      seed: of the initialisation.
-      mesh: over which the state is split; no device ever holds all of it.
+      mesh: over which the state is split.
     """
-
-    def initial() -> TrainState:
-        model = make_model(nnx.Rngs(seed))
-        params = nnx.as_pure(nnx.state(model, nnx.Param))
-        if lookahead:
-            # Two copies, because the state is donated.
-            params = optax.LookaheadParams(params, jax.tree.map(jnp.copy, params))
-        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
-
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: make_model(nnx.Rngs(seed))))
-    where = shardings(jax.eval_shape(initial), mesh)
-    return graphdef, jax.jit(initial, out_shardings=where)()
+    params = nnx.as_pure(nnx.state(make_model(nnx.Rngs(key)), nnx.Param))
+    if lookahead:
+        # Two copies, because the state is donated.
+        params = optax.LookaheadParams(params, jax.tree.map(jnp.copy, params))
+    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    return jax.lax.with_sharding_constraint(state, shardings(state, mesh))
 
 
 def initial_carry(task: Task, params: Any, batch: int) -> Any:
@@ -128,16 +127,22 @@ def train_steps(
             return mean + output.penalty, (mean, output.carry)
 
         grad = jax.value_and_grad(loss, has_aux=True)
-        (_, (mean, carry)), grads = grad(fast_weights(state.params))
+        (_, (mean, new_carry)), grads = grad(fast_weights(state.params))
         opt_state = optax.tree.set(
             state.opt_state, learning_rate=jnp.float32(task.rate(state.step))
         )
         updates, opt_state = task.optimizer.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        state = TrainState(params, opt_state, state.step + 1)
+        new = TrainState(params, opt_state, state.step + 1), new_carry
+        if task.skip_non_finite:
+            # `optax.apply_if_finite` would let the carry through, takes no Lookahead
+            # and is a state of its own, with which no run could be continued.
+            finite = all_finite((mean, grads, new_carry))
+            kept = state._replace(step=state.step + 1), carry
+            new = jax.tree.map(functools.partial(jnp.where, finite), new, kept)
         # Where it lay; a compiler need not leave it there.
         where = shardings(state, task.mesh)
-        return (jax.lax.with_sharding_constraint(state, where), carry), mean
+        return (jax.lax.with_sharding_constraint(new[0], where), new[1]), mean
 
     (state, carry), means = jax.lax.scan(step, (state, carry), starts)
     return state, carry, means

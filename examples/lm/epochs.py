@@ -25,8 +25,15 @@ from examples.lm.training import (
 )
 
 
+class NonFiniteError(Exception):
+    """A loss that is infinite or NaN: says at which step."""
+
+
 class Trainer:
-    """Runs epochs of the compiled steps and shows how they go."""
+    """Runs epochs of the compiled steps and shows how they go.
+
+    All processes call everything, in the same order.
+    """
 
     def __init__(self, config: Config, task: Task, text: Text) -> None:
         self.config = config
@@ -90,7 +97,7 @@ class Trainer:
             leave=False,
             disable=None if leads() else True,
         ) as bar:
-            running: list[jax.Array] = []
+            running: list[tuple[jax.Array, int]] = []
             for first in range(0, self.steps, self.chunk):
                 state, carry, means = train_steps(
                     state,
@@ -105,11 +112,14 @@ class Trainer:
                     # where two calls of them overlap.
                     jax.block_until_ready(means)
                 # Waits for the call before this one, so that the devices never do.
-                losses += [self.show(bar, before) for before in running]
-                running = [means]
-            losses += [self.show(bar, before) for before in running]
+                losses += [self.show(bar, *call) for call in running]
+                running = [(means, (epoch - 1) * self.steps + first)]
+            losses += [self.show(bar, *call) for call in running]
         rate = starts.size * self.config.context / (time.perf_counter() - begin)
-        line = {'epoch': epoch, 'train_loss': float(np.concatenate(losses).mean())}
+        finite = np.concatenate(losses)
+        if not len(finite):
+            raise NonFiniteError(f'no step of epoch {epoch} is finite')
+        line = {'epoch': epoch, 'train_loss': float(finite.mean())}
         line |= scores('valid', self.loss(state), self.config.tokens)
         if epoch == self.config.epochs and self.text.test is not None:
             line |= scores('test', self.test_loss(state), self.config.tokens)
@@ -117,14 +127,27 @@ class Trainer:
             'tokens_per_second': rate,
             'seconds': time.perf_counter() - begin,
         }
+        if skipped := self.steps - len(finite):
+            line['skipped_steps'] = skipped
         return state, line
 
-    def show(self, bar: Any, means: jax.Array) -> np.ndarray:
-        """Waits for the losses of a call and moves the progress bar."""
+    def show(self, bar: Any, means: jax.Array, before: int) -> np.ndarray:
+        """Waits for the losses of a call, `before` steps into the run, and shows them.
+
+        Returns:
+          Those that are finite.
+
+        Raises:
+          NonFiniteError: if one is not, unless such steps are skipped.
+        """
         losses = np.asarray(means, np.float64)
-        bar.set_postfix(loss=f'{losses.mean():.3f}', refresh=False)
+        finite = np.isfinite(losses)
+        if not finite.all() and not self.task.skip_non_finite:
+            step = before + int(np.argmin(finite)) + 1
+            raise NonFiniteError(f'the loss of step {step} is infinite or NaN')
+        bar.set_postfix(loss=f'{losses[-1]:.3f}', refresh=False)
         bar.update(len(losses) * self.config.batch_size * self.config.context)
-        return losses
+        return losses[finite]
 
     def write(self, state: TrainState) -> str:
         """Goes on from the beginning of the validation text."""
