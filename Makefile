@@ -4,6 +4,7 @@
 # make lint format     the style alone: checked, mended
 # make bench           times diffgrad beside others and the memory; installs PyTorch
 # make gpu MINUTES=9   what is still unmeasured on a GPU, with PYTHON's own packages
+# make fuzz MINUTES=9  random chains on random trees; SEED=1234 repeats a run
 # make clean           removes the environments and the demo's runs
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format types pytest bench gpu clean
+.PHONY: demo test lint format types pytest bench gpu fuzz clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.cifar.compare --dataset digits --width 8 \
@@ -44,6 +45,11 @@ bench: $(VENV)/bench
 gpu:
 	$(PYTHON) -m benchmarks.gpu --minutes $(MINUTES) \
 	    $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
+SEED ?=
+
+fuzz: $(VENV)/ready
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
