@@ -50,16 +50,21 @@ def keeps_types(case: Case) -> None:
         grads = params = filled(case.tree, jax.ShapeDtypeStruct)
         if case.lookahead:
             params = optax.LookaheadParams.init_synced(params)
+        elif case.grads and case.spec.name in FUNCTIONS:
+            # Ours take them; optax's promote updates or state.
+            grads = filled(
+                case.tree, lambda shape, _: jax.ShapeDtypeStruct(shape, case.grads)
+            )
         try:
             opt = made(case)
             state = jax.eval_shape(opt.init, params)
             updates, new_state = jax.eval_shape(opt.update, grads, state, params)
         except TypeError as error:
             # Some need signs, and some storage has no imaginary part.
-            if 'complex' not in str(error) or 'complex' not in str(types(grads)):
+            if 'complex' not in str(error) or 'complex' not in str(case.tree):
                 raise
             return
-        assert types(updates) == types(params)
+        assert types(updates) == types(params if case.lookahead else grads)
         assert types(new_state) == types(state)
 
 

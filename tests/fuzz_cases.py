@@ -182,6 +182,7 @@ def trees(shapes, dtypes):
 class Case(NamedTuple):
     spec: Spec
     tree: Any
+    grads: str | None  # their dtype, if it is not the parameters'.
     x64: bool
     lookahead: bool
     seed: int
@@ -192,6 +193,7 @@ def cases(arguments, shapes, dtypes, x64):
         Case,
         specs(arguments),
         trees(shapes, dtypes),
+        st.sampled_from([None, *REAL]),
         st.just(x64),
         st.booleans(),
         st.integers(0, 2**16),

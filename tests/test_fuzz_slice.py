@@ -49,7 +49,7 @@ def test_a_broken_transformation_is_found(check, change, monkeypatch):
     monkeypatch.setitem(fuzz_cases.OPTAX, 'broken', lambda: chain)
     tree = {'a': Leaf((3,), 'float32')}
     with pytest.raises(AssertionError):
-        check(Case(Spec('broken'), tree, x64=True, lookahead=False, seed=0))
+        check(Case(Spec('broken'), tree, None, x64=True, lookahead=False, seed=0))
 
 
 def test_a_crash_is_found(monkeypatch):
