@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        root, epochs = Path(folder), 20 * arguments.kills
+        root, epochs = Path(folder), 10 * arguments.kills
         whole, killed = (
             small(root / name, epochs=epochs) for name in ('whole', 'killed')
         )

@@ -1,6 +1,7 @@
 """examples/cifar as a person runs it: files, interruptions, refusals, comparisons."""
 
 import functools
+import itertools
 import json
 import shutil
 import subprocess
@@ -201,6 +202,59 @@ def assert_same_arrays(actual, expected):
     chex.assert_trees_all_equal(
         jax.tree.map(numbers, actual), jax.tree.map(numbers, expected)
     )
+
+
+def break_step(patch, *broken):
+    """Divides the images of some steps by nothing; one call before them compiles."""
+    calls, train_steps = itertools.count(), epochs.train_steps
+
+    def wrapper(state, data, *args, **kwargs):
+        if next(calls) in broken:
+            data = data._replace(deviation=jnp.zeros_like(data.deviation))
+        return train_steps(state, data, *args, **kwargs)
+
+    patch.setattr(epochs, 'train_steps', wrapper)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_which_goes_on_if_told_to_skip(
+    tmp_path, monkeypatch
+):
+    path, said = tmp_path / 'run', []
+    settings = {'model': 'mlp', 'optimizer': 'sgd', 'epochs': 2}
+    with monkeypatch.context() as patch:
+        break_step(patch, 4)
+        with pytest.raises(
+            UserError,
+            match=r'the loss of step 4 is infinite or NaN: the last good checkpoint is '
+            r'.*/1\. Try --non-finite skip',
+        ):
+            train.train(config(path, **settings), say=said.append)
+    assert [line['epoch'] for line in lines_of(path)] == [1]
+    with monkeypatch.context() as patch:
+        break_step(patch, 2)
+        result = train.train(
+            config(path, non_finite='skip', **settings), say=said.append
+        )
+    assert [line.get('skipped_steps') for line in result.metrics] == [None, 1]
+    assert said[-2].endswith('1 steps not finite, skipped')
+    assert np.isfinite([line['train_loss'] for line in result.metrics]).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays(path, 2)))
+
+
+def test_an_epoch_without_a_finite_step_stops_the_run_even_if_they_are_skipped(
+    tmp_path, monkeypatch
+):
+    break_step(monkeypatch, 1, 2)
+    with pytest.raises(UserError, match='no step of epoch 1 is finite: there is no'):
+        train.train(
+            config(tmp_path / 'run', model='mlp', optimizer='sgd', non_finite='skip'),
+            say=lambda line: None,
+        )
+
+
+def lines_of(path):
+    lines = (path / 'metrics.jsonl').read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def test_a_finished_run_is_reported_and_not_repeated(finished, monkeypatch):

@@ -292,6 +292,70 @@ def test_every_step_augments_with_a_key_of_its_own(monkeypatch):
     assert len({tuple(key) for key in keys}) == 3
 
 
+def test_the_augmentation_follows_its_key():
+    _, task, state, data = start()
+
+    def loss(seed):
+        gradient = training.batch_gradient(
+            state.params,
+            state.batch_stats,
+            data,
+            jnp.arange(16),
+            jax.random.key(seed),
+            network=task.network,
+        )
+        return float(gradient.metrics.loss)
+
+    assert loss(0) == loss(0) != loss(1)
+
+
+def broken(data):
+    """The same images divided by nothing: every activation is infinite or NaN."""
+    return data._replace(deviation=jnp.zeros_like(data.deviation))
+
+
+def test_a_step_that_is_not_finite_is_counted_and_changes_nothing_else():
+    _, task, state, data = start('sgd+noise+lookahead=2')
+    task = task._replace(skip_non_finite=True)
+    key, order = jax.random.key(0), jnp.arange(32).reshape(2, 16)
+    state, metrics = training.train_steps(state, data, order[:1], key, task=task)
+    assert int(metrics.count) == 16
+    before = jax.tree.map(jnp.copy, state)
+    state, metrics = training.train_steps(
+        state, broken(data), order[1:], key, task=task
+    )
+    assert metrics == (0, 0, 0)
+    assert int(state.step) == 2
+    chex.assert_trees_all_equal(state._replace(step=before.step), before)
+    state, metrics = training.train_steps(state, data, order[1:], key, task=task)
+    assert int(metrics.count) == 16
+    moved = jax.tree.map(lambda *leaves: (leaves[0] != leaves[1]).any(), state, before)
+    assert any(jax.tree.leaves(moved.params))
+    assert any(jax.tree.leaves(moved.batch_stats))
+
+
+def test_skipping_changes_nothing_in_steps_that_are_finite():
+    states = []
+    for skip in (False, True):
+        _, task, state, data = start()
+        task = task._replace(skip_non_finite=skip)
+        for row in jnp.arange(32).reshape(2, 1, 16):
+            state, _ = training.train_steps(
+                state, data, row, jax.random.key(0), task=task
+            )
+        states.append(state)
+    chex.assert_trees_all_close(*states, rtol=1e-6)
+
+
+def test_without_skipping_a_step_that_is_not_finite_counts_no_images():
+    _, task, state, data = start()
+    state, metrics = training.train_steps(
+        state, broken(data), jnp.arange(16)[None], jax.random.key(0), task=task
+    )
+    assert int(metrics.count) == 0
+    assert not np.isfinite(metrics.loss)
+
+
 def test_lookahead_trains_fast_weights_and_tests_slow_ones():
     mesh, task, state, data = start('sgd+lookahead=2')
     assert isinstance(state.params, optax.LookaheadParams)

@@ -236,7 +236,9 @@ def small_files():
 
 
 @pytest.mark.parametrize('ends', ['at the end', 'at the next save'])
-def test_a_full_disk_stops_the_run_and_harms_no_checkpoint(path, small_files, ends):
+def test_a_full_disk_stops_the_run_and_harms_no_checkpoint(
+    path, small_files, caplog, ends
+):
     weights = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
     with (
         pytest.raises(
@@ -252,6 +254,7 @@ def test_a_full_disk_stops_the_run_and_harms_no_checkpoint(path, small_files, en
         if ends == 'at the next save':
             run.save(state_after(50), 50)
     assert '\n' not in str(refusal.value)
+    assert not caplog.text
     assert_goes_on_from(path, 30)
 
 

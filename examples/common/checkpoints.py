@@ -7,6 +7,7 @@ arrays whose bits have changed without a word.
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -44,6 +45,8 @@ class Checkpoints:
         self.path = path.absolute()
         self.newest: Path | None = None  # that is known to be good
         self._saving: tuple[Path, dict[str, Any]] | None = None
+        # What orbax logs with pages of its own code it raises as well.
+        logging.getLogger('absl').setLevel(logging.CRITICAL)
         self._orbax = ocp.StandardCheckpointer(
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)
         )
