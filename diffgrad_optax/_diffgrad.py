@@ -111,7 +111,8 @@ def diffgrad(
     float8_e5m2: small where gradients are below 1. Beyond 448 float8_e4m3fn stores
     NaN; beyond 57344 float8_e5m2 and beyond 65504 float16 store infinity. A second
     moment that its dtype rounds to 0 leaves :math:`\varepsilon` to divide by: below
-    3e-8 in float16, 8e-6 in float8_e5m2, 1e-3 in float8_e4m3fn.
+    3e-8 in float16, 8e-6 in float8_e5m2, 1e-3 in float8_e4m3fn. With float16
+    parameters give `eps` 1e-7 at least: 1e-8 is 0 there, as in `optax.adam`.
     :func:`quantize_state` stores all three in 3.1 bytes without such limits.
 
     With bfloat16 parameters, give :func:`optax.inject_hyperparams` the argument

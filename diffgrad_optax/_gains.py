@@ -51,7 +51,8 @@ def scale_by_gains(
     Deviations: lectures shrink the gain wherever the sign is not kept, also where a
     gradient is zero. Here, as in delta-bar-delta, such a step says nothing and the
     gain stays (the first step's too): an embedding's row that no batch touches
-    would lose its gain otherwise. Delta-bar-delta compares with an average of
+    would lose its gain otherwise. NaN says nothing either, and an infinite gradient
+    has its sign: gains stay finite. Delta-bar-delta compares with an average of
     earlier gradients; this, as the lectures, with the last one.
 
     Args:

@@ -64,7 +64,8 @@ def correct_by_difference(
       b1: decay rate of the momentum that follows, in [0, 1). Traceable.
       max_norm: the largest norm of an array of :math:`c_t`, >= 0; infinity for no
         clipping. With float32 gradients above 1e19, whose squares overflow, the
-        whole array's update is 0. Traceable.
+        whole array's update is 0; with one that is NaN the others are not clipped.
+        Traceable.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 

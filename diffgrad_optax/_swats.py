@@ -70,7 +70,9 @@ def swats(
     The tolerance is absolute: of the size of the learning rate times the inverse of
     the gradient's. In float32 rates above 1.6e-2 are further apart than 1e-9 and only
     meet it by being equal: give a larger one there. Under
-    :func:`optax.inject_hyperparams` see :func:`diffgrad` for bfloat16 parameters.
+    :func:`optax.inject_hyperparams` see :func:`diffgrad` for bfloat16 parameters. A
+    gradient that is not finite gives no rate, and as Adam's moments keep it, no later
+    one does: it stays Adam.
 
     Deviations. ε is added after the second moment is bias-corrected, as in optax;
     in the paper before. A switch needs :math:`\Lambda > 0`: the paper's algorithm

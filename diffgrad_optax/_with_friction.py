@@ -49,6 +49,9 @@ def with_friction(
     Memory: one array per parameter, in `prev_grad_dtype`. Time: one more
     elementwise pass, fused with the inner update under jit.
 
+    A gradient that is not finite touches this step and the next, and `inner` for as
+    long as that keeps it; around everything, `optax.apply_if_finite` keeps it out.
+
     Deviation: the paper defines friction for Adam only.
 
     Args:

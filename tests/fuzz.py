@@ -124,7 +124,8 @@ DEFAULTS = {'learning_rate': 0.1, 'keep_prob': 0.5, 'key': 0, 'inner': optax.ide
 PROPERTIES = {
     keeps_types: cases(ALLOWED, SHAPES, (*REAL, 'complex64'), x64=False)
     | cases(ALLOWED, SHAPES, (*REAL, 'float64', 'complex64', 'complex128'), x64=True),
-    stays_finite: cases(MODERATE, SHAPES[:3], (*REAL, 'float64'), x64=True),
+    stays_finite: cases(MODERATE, SHAPES[:3], REAL, x64=False)
+    | cases(MODERATE, SHAPES[:3], (*REAL, 'float64'), x64=True),
     refuses_by_name: wrongs(),
 }
 
