@@ -1,0 +1,1 @@
+"""The diffGrad paper's functions of one parameter."""
