@@ -43,7 +43,8 @@ def gradient_dropout(
     Args:
       keep_prob: the probability that an element is kept, in [0, 1]. Traceable.
       key: an integer in [0, 2**32) or a typed key. The state keeps what is left
-        of it, so `init` starts the same masks again. Traceable.
+        of it, so `init` starts the same masks again. Traceable; inside
+        :func:`optax.inject_hyperparams` an integer must be below 2**31.
 
     Returns:
       A transformation with state :class:`DropoutState`; dropped elements are
