@@ -43,12 +43,12 @@ def sample(
             seed,
             temperature,
             count=count,
-            task=task,
+            graphdef=task.graphdef,
         )
     )
 
 
-@functools.partial(jax.jit, static_argnames=('count', 'task'))
+@functools.partial(jax.jit, static_argnames=('count', 'graphdef'))
 def draw(
     params: Any,
     carry: Any,
@@ -57,12 +57,12 @@ def draw(
     temperature: float,
     *,
     count: int,
-    task: Task,
+    graphdef: Any,
 ) -> jax.Array:
     """`sample`, compiled."""
 
     def step(window: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        model = nnx.merge(task.graphdef, params)
+        model = nnx.merge(graphdef, params)
         logits = model(window[None], carry).logits[0, -1]
         drawn = jax.random.categorical(key, logits / jnp.maximum(temperature, 1e-6))
         token = drawn.astype(jnp.int32)

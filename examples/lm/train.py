@@ -60,6 +60,7 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
     check_batch(config, text, mesh)
     if not leads():
         say = silent
+    task, make_state = prepare(config, text, mesh)
     # The mesh by whose axes the networks say what is split.
     with (
         jax.set_mesh(mesh),
@@ -70,8 +71,7 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
             resume=config.resume,
         ) as run,
     ):
-        task, state = start(config, text, mesh)
-        state, metrics = run.restore(state)
+        state, metrics = run.restore(make_state())
         done = len(metrics)
         trainer = Trainer(config, task, text)
         for line in found(config, text, state, mesh, done):
@@ -102,8 +102,10 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
     return Result(len(metrics) - done, metrics, written, run.path)
 
 
-def start(config: Config, text: Text, mesh: Mesh) -> tuple[Task, TrainState]:
-    """What is fixed for the run, and its first state."""
+def prepare(
+    config: Config, text: Text, mesh: Mesh
+) -> tuple[Task, Callable[[], TrainState]]:
+    """What is fixed for the run, and what makes its first state."""
     composition = compose(
         config.optimizer, weight_decay=config.weight_decay, friction=config.friction
     )
@@ -120,7 +122,8 @@ def start(config: Config, text: Text, mesh: Mesh) -> tuple[Task, TrainState]:
     if config.clip is not None:
         optimizer = clipped(optimizer, config.clip)
     network = config.network(len(text.vocabulary))
-    state = first_state(
+    make_state = functools.partial(
+        first_state,
         jax.random.key(config.seed),
         make_model=network,
         optimizer=optimizer,
@@ -136,7 +139,7 @@ def start(config: Config, text: Text, mesh: Mesh) -> tuple[Task, TrainState]:
         mesh,
         skip_non_finite=config.non_finite == 'skip',
     )
-    return task, state
+    return task, make_state
 
 
 # One object for equal arguments, so that equal runs share a compilation.

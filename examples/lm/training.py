@@ -148,9 +148,15 @@ def train_steps(
     return state, carry, means
 
 
-@functools.partial(jax.jit, static_argnames=('task',))
+@functools.partial(jax.jit, static_argnames=('graphdef', 'length'))
 def losses_of(
-    params: Any, carry: Any, tokens: jax.Array, starts: jax.Array, *, task: Task
+    params: Any,
+    carry: Any,
+    tokens: jax.Array,
+    starts: jax.Array,
+    *,
+    graphdef: Any,
+    length: int,
 ) -> jax.Array:
     """The sum of the losses of each row of windows, without dropout.
 
@@ -158,8 +164,8 @@ def losses_of(
     """
 
     def step(carry: Any, starts: jax.Array) -> tuple[Any, jax.Array]:
-        inputs, targets, inside = windows(tokens, starts, task.length)
-        output = nnx.merge(task.graphdef, params)(inputs, carry)
+        inputs, targets, inside = windows(tokens, starts, length)
+        output = nnx.merge(graphdef, params)(inputs, carry)
         counted = jnp.where(inside, cross_entropy(output.logits, targets), 0.0)
         return output.carry, jnp.sum(counted)
 
@@ -179,7 +185,9 @@ def evaluate(params: Any, tokens: jax.Array, batch: int, *, task: Task) -> float
     params = slow_weights(params)
     carry = initial_carry(task, params, batch)
     starts = whole_text(len(tokens), batch, task.length)
-    sums = losses_of(params, carry, tokens, starts, task=task)
+    sums = losses_of(
+        params, carry, tokens, starts, graphdef=task.graphdef, length=task.length
+    )
     return float(np.asarray(sums, np.float64).sum()) / (len(tokens) - 1)
 
 
