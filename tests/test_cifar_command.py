@@ -16,7 +16,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from examples.cifar import compare, epochs, train
+from examples.cifar import compare, epochs, files, train
 from examples.cifar.model import MODELS
 from examples.cifar.resnet import BasicBlock, ResNet
 from examples.cifar.train import Config
@@ -250,6 +250,15 @@ def test_an_epoch_without_a_finite_step_stops_the_run_even_if_they_are_skipped(
             config(tmp_path / 'run', model='mlp', optimizer='sgd', non_finite='skip'),
             say=lambda line: None,
         )
+
+
+def test_what_a_killed_download_leaves_is_not_taken_for_data(tmp_path):
+    def fetch(directory):
+        return sorted(file.name for file in directory.iterdir())
+
+    # pooch gives a file its name when it is whole and its hash is right.
+    (tmp_path / 'tmpx81b').write_bytes(b'half an archive')
+    assert files.fetch_or_find(tmp_path, fetch, find=None) == ['tmpx81b']
 
 
 def lines_of(path):
