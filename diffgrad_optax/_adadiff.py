@@ -9,6 +9,7 @@ import optax
 
 from diffgrad_optax._checks import (
     check_can_hold,
+    check_flag,
     check_gradients,
     check_learning_rate,
     check_mask,
@@ -84,6 +85,7 @@ def scale_by_adadiff(
     check_number('b2', b2, high=1.0)
     check_number('eps', eps)
     check_number('eps_root', eps_root)
+    check_flag('amsgrad', amsgrad)
     mu_dtype = storage_dtype('mu_dtype', mu_dtype)
     nu_dtype = storage_dtype('nu_dtype', nu_dtype)
     prev_grad_dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)

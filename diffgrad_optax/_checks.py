@@ -51,6 +51,12 @@ def check_learning_rate(value: Any) -> None:
         check_number('learning_rate', value)
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Refuses, with a TypeError, what is neither True nor False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f'{name} must be True or False, got {value!r}')
+
+
 def check_mask(value: Any) -> None:
     """Refuses a mask that is no function and no tree of booleans.
 

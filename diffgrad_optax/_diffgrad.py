@@ -7,6 +7,7 @@ import jax
 import optax
 
 from diffgrad_optax._checks import (
+    check_flag,
     check_learning_rate,
     check_mask,
     check_number,
@@ -64,6 +65,7 @@ def scale_by_diffgrad(
     check_number('b2', b2, high=1.0)
     check_number('eps', eps)
     check_number('eps_root', eps_root)
+    check_flag('nesterov', nesterov)
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
     return with_friction(adam, friction, prev_grad_dtype=prev_grad_dtype)
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 from fuzz_cases import MODERATE, Case, Leaf, Spec, Wrong, cases
 
-from diffgrad_optax import adadiff, diffgradw, mars, swats
+from diffgrad_optax import adadiff, diffgrad, diffgradw, mars, swats
 
 
 def run(check, strategy, examples):
@@ -68,6 +68,15 @@ def test_a_crash_is_found(monkeypatch):
 def test_a_mask_of_anything_but_booleans_is_refused(make, mask):
     with pytest.raises(TypeError, match='mask must be'):
         make(0.1, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ('make', 'flag'), [(adadiff, 'amsgrad'), (diffgrad, 'nesterov')]
+)
+@pytest.mark.parametrize('value', ['x', None, 1, np.ones(2)], ids=repr)
+def test_a_flag_that_is_no_boolean_is_refused(make, flag, value):
+    with pytest.raises(TypeError, match=f'{flag} must be True or False'):
+        make(0.1, **{flag: value})
 
 
 @pytest.mark.parametrize('make', [adadiff, diffgradw, mars, swats])
