@@ -226,7 +226,7 @@ def test_a_loss_that_is_no_number_stops_the_run_which_goes_on_if_told_to_skip(
         with pytest.raises(
             UserError,
             match=r'the loss of step 4 is infinite or NaN: the last good checkpoint is '
-            r'.*/1\. Try --non-finite skip',
+            r'.*/1\. Try a smaller --learning-rate .*, or --non-finite skip',
         ):
             train.train(config(path, **settings), say=said.append)
     assert [line['epoch'] for line in lines_of(path)] == [1]

@@ -174,8 +174,9 @@ class RunDirectory:
         """
         if not all_finite(state):
             raise UserError(
-                f'the state after step {step} holds infinities or NaNs and is not '
-                f'saved: {self.last_good()}'
+                f'checkpoint {step} would hold infinities or NaNs and is not written: '
+                f'{self.last_good()}. Try a smaller --learning-rate in another '
+                '--out-dir, or --non-finite skip, which goes on from there'
             )
         self._checkpoints.save(state, step, {'lines': self._lines})
 
