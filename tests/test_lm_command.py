@@ -43,9 +43,8 @@ def config(texts, path, **changes):
         'data_dir': texts,
         'model': 'lstm',
         'tokens': 'words',
-        'layers': 2,
+        'layers': 1,
         'width': 8,
-        'hidden': 12,
         'context': 5,
         'batch_size': 4,
         'epochs': 3,
@@ -161,6 +160,23 @@ def test_a_finished_run_is_reported_and_not_repeated_and_writes(
     assert len(again.written.replace('\n', ' eos ').split()) == 30
     known = ['the', 'a', 'cat', 'dog', 'sat', 'ran', 'on']
     assert set(again.written.split()) <= {*known, '<unk>'}
+
+
+def test_the_state_is_carried_through_an_epoch_and_not_into_the_next(
+    texts, tmp_path, monkeypatch
+):
+    function, carried = epochs.train_steps, []
+
+    def noted(state, carry, *args, **kwargs):
+        carried.append(any(np.any(leaf) for leaf in jax.tree.leaves(carry)))
+        return function(state, carry, *args, **kwargs)
+
+    monkeypatch.setattr(epochs, 'train_steps', noted)
+    train.train(config(texts, tmp_path / 'run'), say=lambda line: None)
+    steps = steps_in(len(data.load(texts, 'words').train), 4, 5)
+    assert steps > 2
+    # The first call compiles.
+    assert carried == [False] + 3 * ([False] + (steps - 1) * [True])
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,10 +22,12 @@ from examples.lm import sharding
 from examples.lm.batches import epoch_starts
 from examples.lm.config import Config
 from examples.lm.data import Text
+from examples.lm.layers import Output
 from examples.lm.rates import make_rate
 from examples.lm.sample import sample
 from examples.lm.train import prepare
 from examples.lm.training import (
+    TrainState,
     evaluate,
     initial_carry,
     put_everywhere,
@@ -149,18 +150,55 @@ def test_a_network_that_carries_its_state_is_evaluated_at_a_stretch():
     assert abs(found - cut.mean()) > 1e-5
 
 
-def test_a_step_that_is_not_finite_changes_its_number_only():
-    task, state, tokens = begun()
-    task = task._replace(skip_non_finite=True)
-    good, losses = stepped(task, state, tokens, STARTS[:1])
-    assert np.isfinite(losses).all()
-    assert (good.params['head']['kernel'] != state.params['head']['kernel']).any()
-    nan = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), good.params)
-    after, losses = stepped(task, good._replace(params=nan), tokens, STARTS[:1])
-    assert np.isnan(losses).all()
-    chex.assert_trees_all_equal(after.opt_state, good.opt_state)
-    chex.assert_trees_all_equal(after.params, nan)
-    assert after.step == 2
+@pytest.fixture
+def fake(monkeypatch):
+    """A task whose network is its penalty: five times the weights, times a draw.
+
+    All its logits are one weight each, which equal weights leave without a gradient:
+    every window has every token once.
+    """
+
+    def network(graphdef, params):
+        def call(tokens, carry, key):
+            logits = jnp.broadcast_to(params, (*tokens.shape, 8))
+            return Output(logits, carry + 1, 5 * jax.random.uniform(key) * params.sum())
+
+        return call
+
+    monkeypatch.setattr(nnx, 'merge', network)
+    task, _ = prepare(config(optimizer='sgd'), TEXT, sharding.make_mesh())
+    return task._replace(graphdef='fake')
+
+
+def fake_steps(task, params):
+    params = jnp.asarray(params, jnp.float32)
+    state = TrainState(params, task.optimizer.init(params), jnp.int32(0))
+    return train_steps(state, 0.0, TOKENS, STARTS[:2], jax.random.key(3), task=task)
+
+
+def test_each_step_has_a_rate_and_a_key_of_its_own_a_penalty_and_what_is_carried(fake):
+    state, carry, means = fake_steps(fake, np.zeros(8))
+    draws = [
+        float(jax.random.uniform(jax.random.fold_in(jax.random.key(3), step)))
+        for step in (0, 1)
+    ]
+    assert draws[0] != draws[1]
+    expected = -sum(5 * draw * fake.rate(step) for step, draw in enumerate(draws))
+    np.testing.assert_allclose(state.params, np.full(8, expected), rtol=1e-5)
+    np.testing.assert_allclose(means, np.log(8), rtol=1e-6)  # without the penalty
+    assert carry == state.step == 2
+
+
+def test_a_step_that_is_not_finite_changes_its_number_only(fake):
+    weights = np.where(np.arange(8) == 0, np.nan, 1.0)
+    state, carry, means = fake_steps(fake._replace(skip_non_finite=True), weights)
+    assert np.isnan(means).all()
+    np.testing.assert_array_equal(state.params, weights)
+    assert carry == 0
+    assert state.step == 2
+    state, carry, _ = fake_steps(fake._replace(skip_non_finite=True), np.ones(8))
+    assert (np.asarray(state.params) < 1).all()
+    assert carry == 2
 
 
 # Processes of their own, because the number of devices is fixed when JAX starts.
