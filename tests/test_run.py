@@ -235,6 +235,8 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+# What orbax had begun to write beside it finds its event loop closed.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('ends', ['at the end', 'at the next save'])
 def test_a_full_disk_stops_the_run_and_harms_no_checkpoint(
     path, small_files, caplog, ends
@@ -250,7 +252,7 @@ def test_a_full_disk_stops_the_run_and_harms_no_checkpoint(
     ):
         run.restore(state_after(0))
         run.log({'step': 40})
-        run.save(state_after(40) | {'weights': weights}, 40)
+        run.save({'weights': weights}, 40)
         if ends == 'at the next save':
             run.save(state_after(50), 50)
     assert '\n' not in str(refusal.value)
