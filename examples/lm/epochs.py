@@ -64,11 +64,13 @@ class Trainer:
     def compile(self, state: TrainState) -> float:
         """Makes the first calls, on a copy of `state`; returns the seconds it took."""
         begin = time.perf_counter()
-        copy = jax.tree.map(jnp.copy, state)
-        starts = self.starts(1)[: self.chunk]
-        copy, _, _ = train_steps(
-            copy, self.carry(state), self.train, starts, self.key, task=self.task
-        )
+        copy, carry = jax.tree.map(jnp.copy, state), self.carry(state)
+        # An epoch's last call takes the steps that are left.
+        for size in sorted({self.chunk, self.steps % self.chunk} - {0}):
+            starts = self.starts(1)[:size]
+            copy, carry, _ = train_steps(
+                copy, carry, self.train, starts, self.key, task=self.task
+            )
         self.loss(copy)
         return time.perf_counter() - begin
 
