@@ -199,9 +199,9 @@ def test_a_loss_that_is_no_number_stops_the_run(texts, tmp_path):
     with pytest.raises(UserError) as refusal:
         train.train(config(texts, tmp_path / 'run'), say=lambda line: None)
     assert str(refusal.value) == (
-        'the loss of step 3 is infinite or NaN: there is no checkpoint yet. Try '
-        '--non-finite skip, which goes on from there, or a smaller --learning-rate in '
-        'another --out-dir'
+        'the loss of step 3 is infinite or NaN: there is no checkpoint yet. Try a '
+        'smaller --learning-rate in another --out-dir, or --non-finite skip, which '
+        'goes on from there'
     )
 
 

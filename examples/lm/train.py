@@ -87,10 +87,10 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
                 if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
                     run.save(state, epoch)
         except NonFiniteError as error:
-            raise UserError(
-                f'{error}: {run.last_good()}. Try --non-finite skip, which goes on '
-                'from there, or a smaller --learning-rate in another --out-dir'
-            ) from error
+            advice = 'Try a smaller --learning-rate in another --out-dir'
+            if config.non_finite == 'stop':
+                advice += ', or --non-finite skip, which goes on from there'
+            raise UserError(f'{error}: {run.last_good()}. {advice}') from error
         finally:
             if metrics and leads():
                 title = f'{config.model} with {config.optimizer}'
