@@ -209,17 +209,6 @@ def test_multi_steps_is_one_step_with_the_mean_gradient(opt):
     assert_close((accumulated[1::2], state.inner_opt_state), run(opt, params, means))
 
 
-def test_apply_if_finite_keeps_a_bad_gradient_out_of_the_state(opt):
-    params, (*grads, last) = normal(0), gradients()
-    finite = compiled(optax.apply_if_finite(opt, max_consecutive_errors=5))
-    _, before = run(finite, params, grads)
-    last['b'] = last['b'].at[1].set(jnp.nan)
-    updates, after = finite.update(last, before, params)
-    assert after.total_notfinite == 1
-    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
-    chex.assert_trees_all_equal(after.inner_state, before.inner_state)
-
-
 def test_lookahead_synchronises_half_way_to_where_it_goes_alone(opt):
     start, grads = normal(0), gradients()[:2]
     lookahead = optax.lookahead(opt, sync_period=2, slow_step_size=0.5)
