@@ -29,17 +29,14 @@ from benchmarks.timing import Arm, Running, interleave
 from diffgrad_optax import diffgrad
 from examples.cifar import data as datasets
 from examples.cifar.data import Dataset, Split
-from examples.cifar.train import steps_per_call
-from examples.cifar.training import (
+from examples.cifar.device_data import (
     DeviceData,
-    Task,
-    TrainState,
     data_parallel_mesh,
     epoch_order,
-    init_state,
     put_data,
-    train_steps,
 )
+from examples.cifar.train import steps_per_call
+from examples.cifar.training import Task, TrainState, init_state, train_steps
 
 NAME = 'throughput'
 # Dense bfloat16, by the vendor's datasheet.

@@ -5,11 +5,8 @@ when JAX starts.
 """
 
 import json
-import os
 import re
 import sys
-
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +23,33 @@ COLLECTIVES = 'all-reduce|all-gather|all-to-all|collective-permute|reduce-scatte
 SHAPES = {'kernel': (16, 48), 'bias': (24,)}
 SPECS = {'kernel': P('x', 'y'), 'bias': P('y')}
 
+# Of the registry those that another has not: other dtypes, learning rates and inner
+# transformations take the same ways.
+EVERY_KIND = (
+    'diffgrad',
+    'diffgrad-dfc3',
+    'diffgrad-nesterov-bfloat16',
+    'diffgrad-relative',
+    'diffgradw',
+    'scale_by_diffgrad',
+    'with_friction-sgd',
+    'diffrgrad',
+    'adadiff',
+    'scale_by_adadiff',
+    'gradient_dropout',
+    'learning_rate_dropout',
+    'swats',
+    'scale_by_gains',
+    'correct_by_difference',
+    'mars',
+    'quantize_state-diffgrad',
+)
+
 
 def transformations():
-    """The registry's, and the frictions that look at whole arrays."""
-    for name, entry in REGISTRY.items():
+    """Every public one, and the frictions that look at whole arrays."""
+    for name in EVERY_KIND:
+        entry = REGISTRY[name]
         transformation = entry.make(**entry.kwargs)
         if name.endswith('dropout'):
             # Alone its state is a key, made of nothing that lies on the mesh.

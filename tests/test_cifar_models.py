@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from test_cifar_training import digits_like
 
-from examples.cifar import training
+from examples.cifar import device_data, training
 from examples.cifar.densenet import DenseLayer, DenseNet, Transition
 from examples.cifar.model import ACTIVATIONS, MODELS
 from examples.cifar.plain import CNN, MLP
@@ -272,7 +272,7 @@ def test_an_mlp_starts_glorot_normal_and_without_biases():
 @pytest.mark.parametrize('name', list(SMALL))
 def test_every_kind_learns_and_counts_every_test_image_once(name, monkeypatch):
     monkeypatch.setitem(MODELS, 'small', SMALL[name])
-    mesh = training.data_parallel_mesh()
+    mesh = device_data.data_parallel_mesh()
     data = digits_like()
     task, state = training.init_state(
         'small',
@@ -284,11 +284,11 @@ def test_every_kind_learns_and_counts_every_test_image_once(name, monkeypatch):
         seed=0,
         mesh=mesh,
     )
-    data = training.put_data(data, mesh)
+    data = device_data.put_data(data, mesh)
     key = jax.random.key(0)
     losses = []
     for epoch in range(15):
-        for row in training.epoch_order(key, epoch, count=64, batch_size=32):
+        for row in device_data.epoch_order(key, epoch, count=64, batch_size=32):
             state, metrics = training.train_steps(
                 state, data, row[None], key, task=task
             )

@@ -14,7 +14,7 @@ import optax
 import pytest
 from flax import nnx
 
-from examples.cifar import training
+from examples.cifar import device_data, training
 from examples.cifar.data import Dataset, Split
 from examples.cifar.layers import convolution
 from examples.cifar.model import ACTIVATIONS, MODELS
@@ -109,7 +109,7 @@ def digits_like(count=64, test_count=50, seed=0):
 
 
 def start(optimizer='diffgrad', dtype=jnp.float32, seed=0, block=BasicBlock):
-    mesh = training.data_parallel_mesh()
+    mesh = device_data.data_parallel_mesh()
     data = digits_like()
     # Two blocks of the real kinds: what a compiler has to chew decides the time.
     MODELS['tiny'] = functools.partial(ResNet, block, (1, 1))
@@ -130,7 +130,7 @@ def start(optimizer='diffgrad', dtype=jnp.float32, seed=0, block=BasicBlock):
         seed=seed,
         mesh=mesh,
     )
-    return mesh, task, state, training.put_data(data, mesh)
+    return mesh, task, state, device_data.put_data(data, mesh)
 
 
 @pytest.mark.parametrize('block', [BasicBlock, Bottleneck])
@@ -144,7 +144,7 @@ def test_training_learns_and_counts_every_test_image_once(block):
         )
 
     for epoch in range(25):
-        order = training.epoch_order(key, epoch, count=64, batch_size=32)
+        order = device_data.epoch_order(key, epoch, count=64, batch_size=32)
         for row in order:
             state, metrics = training.train_steps(
                 state, data, row[None], key, task=task
@@ -160,7 +160,7 @@ def test_training_learns_and_counts_every_test_image_once(block):
 def test_several_steps_in_one_call_are_the_same_steps():
     _, task, state, data = start()
     key = jax.random.key(1)
-    order = training.epoch_order(key, 0, count=64, batch_size=16)
+    order = device_data.epoch_order(key, 0, count=64, batch_size=16)
     copy = jax.tree.map(jnp.copy, state)
     losses = []
     for row in order[:3]:
@@ -179,7 +179,7 @@ def test_several_steps_in_one_call_are_the_same_steps():
 def test_bfloat16_computes_in_bfloat16_and_keeps_everything_in_float32():
     _, task, state, data = start(dtype=jnp.bfloat16)
     key = jax.random.key(0)
-    order = training.epoch_order(key, 0, count=64, batch_size=16)
+    order = device_data.epoch_order(key, 0, count=64, batch_size=16)
     program = training.batch_gradient.lower(
         state.params, state.batch_stats, data, order[0], key, network=task.network
     )
@@ -193,19 +193,21 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_everything_in_float32():
 
 def test_every_epoch_has_its_own_order_and_each_image_once():
     key = jax.random.key(0)
-    first = training.epoch_order(key, 1, count=20, batch_size=6)
+    first = device_data.epoch_order(key, 1, count=20, batch_size=6)
     assert first.shape == (3, 6)
     assert len(np.unique(first)) == 18
     np.testing.assert_array_equal(
-        first, training.epoch_order(key, 1, count=20, batch_size=6)
+        first, device_data.epoch_order(key, 1, count=20, batch_size=6)
     )
-    assert (first != training.epoch_order(key, 2, count=20, batch_size=6)).any()
+    assert (first != device_data.epoch_order(key, 2, count=20, batch_size=6)).any()
 
 
 def test_every_crop_is_a_window_of_the_padded_image_and_half_are_mirrored():
     image = np.random.default_rng(0).integers(1, 256, (5, 6, 3)).astype(np.uint8)
     images = jnp.asarray(np.stack([image] * 200))
-    out = np.asarray(training.augment(images, jax.random.key(0), flip=True, padding=2))
+    out = np.asarray(
+        device_data.augment(images, jax.random.key(0), flip=True, padding=2)
+    )
     windows = {}
     for mirrored in (False, True):
         source = image[:, ::-1] if mirrored else image
@@ -225,7 +227,7 @@ def test_every_crop_is_a_window_of_the_padded_image_and_half_are_mirrored():
 
 def test_without_padding_and_flip_images_stay_as_they_are():
     images = jnp.arange(48, dtype=jnp.uint8).reshape(3, 4, 4, 1)
-    out = training.augment(images, jax.random.key(0), flip=False, padding=0)
+    out = device_data.augment(images, jax.random.key(0), flip=False, padding=0)
     np.testing.assert_array_equal(out, images)
 
 
@@ -233,10 +235,10 @@ def test_training_images_get_zero_mean_and_unit_deviation():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 200, (50, 4, 4, 3)).astype(np.uint8)
     split = Split(images, np.zeros(50, np.int32))
-    data = training.put_data(
-        Dataset('here', split, split, 1, False, 0), training.data_parallel_mesh()
+    data = device_data.put_data(
+        Dataset('here', split, split, 1, False, 0), device_data.data_parallel_mesh()
     )
-    out = np.asarray(training.normalise(data.train_images, data), np.float64)
+    out = np.asarray(device_data.normalise(data.train_images, data), np.float64)
     np.testing.assert_allclose(out.mean((0, 1, 2)), 0.0, atol=1e-6)
     np.testing.assert_allclose(out.std((0, 1, 2)), 1.0, atol=1e-6)
 
@@ -374,45 +376,46 @@ def test_lookahead_trains_fast_weights_and_tests_slow_ones():
     chex.assert_trees_all_close(state.params.slow, state.params.fast, rtol=1e-5)
 
 
-PARALLEL = """
-import json, sys
-import jax
-import numpy as np
-sys.path.insert(0, {tests!r})
-from test_cifar_training import start, training
-mesh, task, state, data = start('sgdm')
-key = jax.random.key(0)
-order = training.epoch_order(key, 0, count=64, batch_size=32)
-order = jax.device_put(
-    order, jax.NamedSharding(mesh, jax.sharding.PartitionSpec(None, 'data'))
-)
-losses = []
-for i in range(2):
-    state, metrics = training.train_steps(state, data, order[i : i + 1], key, task=task)
-    losses.append(float(metrics.loss))
-test = training.evaluate(state, data, task=task, batch_size=32, mesh=mesh)
-leaf = jax.tree.leaves(state.params)[0]
-assert leaf.sharding.is_fully_replicated
-print(json.dumps([mesh.size, len(leaf.sharding.device_set), *losses, float(test.loss)]))
-"""
+def sizes_and_losses():
+    """Of two steps and an evaluation, on all devices."""
+    mesh, task, state, data = start('sgdm')
+    key = jax.random.key(0)
+    order = device_data.epoch_order(key, 0, count=64, batch_size=32)
+    order = jax.device_put(
+        order, jax.NamedSharding(mesh, jax.sharding.PartitionSpec(None, 'data'))
+    )
+    losses = []
+    for i in range(2):
+        state, metrics = training.train_steps(
+            state, data, order[i : i + 1], key, task=task
+        )
+        losses.append(float(metrics.loss))
+    test = training.evaluate(state, data, task=task, batch_size=32, mesh=mesh)
+    leaf = jax.tree.leaves(state.params)[0]
+    assert leaf.sharding.is_fully_replicated
+    return [mesh.size, len(leaf.sharding.device_set), *losses, float(test.loss)]
 
 
 def test_four_devices_share_the_batch_and_find_what_one_finds():
     here = os.path.dirname(__file__)
-
-    def losses(devices):
-        run = subprocess.run(
-            [sys.executable, '-c', PARALLEL.format(tests=here)],
-            env=os.environ
-            | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
-            cwd=os.path.dirname(here),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return json.loads(run.stdout.splitlines()[-1])
-
-    one, four = losses(1), losses(4)
+    child = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'import json, test_cifar_training as tests\n'
+            'print(json.dumps(tests.sizes_and_losses()))',
+        ],
+        env=os.environ
+        | {
+            'PYTHONPATH': here,
+            'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+        },
+        cwd=os.path.dirname(here),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    one, four = sizes_and_losses(), json.loads(child.stdout.splitlines()[-1])
     assert one[:2] == [1, 1]
     assert four[:2] == [4, 4]
     # Sums over the batch are taken in another order.

@@ -290,7 +290,7 @@ DEATHS = (
 def test_a_run_that_is_killed_again_and_again_comes_to_the_same_bits(tmp_path):
     cache, generator = tmp_path / 'cache', random.Random(0)
     whole, killed = (
-        kills.small(tmp_path / name, epochs=30) for name in ('whole', 'killed')
+        kills.small(tmp_path / name, epochs=20) for name in ('whole', 'killed')
     )
     kills.finish(whole, cache)
     for death in DEATHS:
@@ -299,6 +299,6 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_bits(tmp_path):
         assert process.exitcode == -signal.SIGKILL, death
         kills.assert_nothing_half_believed(killed.out_dir)
     assert kills.kill_at_random(killed, cache, generator)
-    assert len(kills.metrics(killed.out_dir)) < 30
+    assert len(kills.metrics(killed.out_dir)) < 20
     kills.finish(killed, cache)
     kills.assert_same_result(killed.out_dir, whole.out_dir)

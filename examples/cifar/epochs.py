@@ -10,20 +10,10 @@ from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
 from examples.cifar.config import Config
-from examples.cifar.training import (
-    DeviceData,
-    Metrics,
-    Task,
-    TrainState,
-    epoch_order,
-    evaluate,
-    train_steps,
-)
-from examples.common.processes import leads
-
-
-class NonFiniteError(Exception):
-    """A loss that is infinite or NaN: says at which step."""
+from examples.cifar.device_data import DeviceData, epoch_order
+from examples.cifar.training import Metrics, Task, TrainState, evaluate, train_steps
+from examples.common.finite import NonFiniteError
+from examples.common.processes import alone_on_cpu, leads
 
 
 class Trainer:
@@ -92,6 +82,7 @@ class Trainer:
                     self.key,
                     task=self.task,
                 )
+                alone_on_cpu(metrics)
                 # Waits for the call before this one, so that the devices never do.
                 finished += [self.show(bar, *call) for call in running]
                 running = [(metrics, (epoch - 1) * self.steps + first)]

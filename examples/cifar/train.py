@@ -3,12 +3,10 @@
 python -m examples.cifar.train --dataset cifar10 --optimizer diffgrad
 """
 
-import platform
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +18,16 @@ import optax
 from examples.cifar import data as datasets
 from examples.cifar.config import Config, check_numbers, default_out_dir
 from examples.cifar.data import Dataset, Split
-from examples.cifar.epochs import NonFiniteError, Trainer
-from examples.cifar.training import (
-    TrainState,
-    data_parallel_mesh,
-    init_state,
-    put_data,
-    slow_weights,
-)
+from examples.cifar.device_data import data_parallel_mesh, put_data
+from examples.cifar.epochs import Trainer
+from examples.cifar.training import TrainState, init_state
 from examples.common import cli
 from examples.common.cli import UserError
 from examples.common.curves import draw_curves
-from examples.common.optimizers import compose, make_optimizer
-from examples.common.processes import by_leader, connect, leads
+from examples.common.facts import facts
+from examples.common.finite import NonFiniteError
+from examples.common.optimizers import compose, make_optimizer, slow_weights
+from examples.common.processes import by_leader, connect, leads, silent
 from examples.common.rates import Length, Plateau
 from examples.common.run import RunDirectory
 
@@ -140,10 +135,6 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
     )
 
 
-def silent(line: str) -> None:
-    """What all processes but the first say."""
-
-
 def loaded(config: Config) -> Dataset:
     """The data set, which process 0 fetches before the others look for it."""
     first: list[Dataset] = []
@@ -212,19 +203,6 @@ def checksum(data: Dataset) -> str:
         for array in split:
             crc = zlib.crc32(np.ascontiguousarray(array), crc)
     return f'{crc:08x}'
-
-
-def facts(mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """What was used, for whoever reads the results later."""
-    packages = ('diffgrad-optax', 'flax', 'jax', 'jaxlib', 'optax')
-    return {
-        'devices': [device.device_kind for device in mesh.devices.flat],
-        'processes': jax.process_count(),
-        'versions': {
-            'python': platform.python_version(),
-            **{package: version(package) for package in packages},
-        },
-    }
 
 
 def found(

@@ -14,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from examples.cifar.data import Dataset
+from examples.cifar.device_data import DeviceData, augment, normalise
 from examples.cifar.model import ACTIVATIONS, MODELS
 from examples.common.finite import all_finite
+from examples.common.optimizers import fast_weights, slow_weights
+from examples.common.processes import alone_on_cpu
 
 
 class TrainState(NamedTuple):
@@ -29,17 +32,6 @@ class TrainState(NamedTuple):
     batch_stats: Any  # float32
     opt_state: optax.OptState
     step: jax.Array  # updates so far: int32, scalar
-
-
-class DeviceData(NamedTuple):
-    """A data set on the devices."""
-
-    train_images: jax.Array  # count × height × width × channels, uint8
-    train_labels: jax.Array  # count, int32
-    test_images: jax.Array
-    test_labels: jax.Array
-    mean: jax.Array  # of the training images, by channel: float32
-    deviation: jax.Array
 
 
 class Metrics(NamedTuple):
@@ -72,42 +64,6 @@ class Gradient(NamedTuple):
     grads: Any  # of the mean loss, shaped like the parameters
     batch_stats: Any  # the new running statistics
     metrics: Metrics  # before the step
-
-
-def data_parallel_mesh() -> Mesh:
-    """All devices of all processes along one axis, over which each batch is split."""
-    return jax.make_mesh(
-        (jax.device_count(),),
-        ('data',),
-        axis_types=(AxisType.Auto,),
-        devices=jax.devices(),
-    )
-
-
-def put_data(data: Dataset, mesh: Mesh) -> DeviceData:
-    """Copies the data set, and the statistics that normalise it, to every device."""
-    images = data.train.images
-    # By histogram: exact, and without a floating-point copy of the data set.
-    values = np.arange(256)
-    counts = np.stack(
-        [
-            np.bincount(plane.ravel(), minlength=256)
-            for plane in np.moveaxis(images, -1, 0)
-        ]
-    )
-    mean = counts @ values / counts.sum(-1)
-    deviation = np.sqrt(counts @ values**2 / counts.sum(-1) - mean**2)
-    return jax.device_put(
-        DeviceData(
-            images,
-            data.train.labels,
-            data.test.images,
-            data.test.labels,
-            mean.astype(np.float32),
-            deviation.astype(np.float32),
-        ),
-        NamedSharding(mesh, P()),
-    )
 
 
 def init_state(
@@ -156,29 +112,6 @@ def replicated(state: Any, mesh: Mesh) -> Any:
         # device_put would, but for keys.
         return jax.jit(lambda state: state, out_shardings=everywhere)(state)
     return jax.device_put(state, everywhere)
-
-
-def fast_weights(params: Any) -> Any:
-    """The weights that gradients are taken at."""
-    return params.fast if isinstance(params, optax.LookaheadParams) else params
-
-
-def slow_weights(params: Any) -> Any:
-    """The weights that are the result."""
-    return params.slow if isinstance(params, optax.LookaheadParams) else params
-
-
-@functools.partial(jax.jit, static_argnames=('count', 'batch_size'))
-def epoch_order(
-    key: jax.Array, epoch: jax.Array, *, count: int, batch_size: int
-) -> jax.Array:
-    """The images of an epoch's batches: steps × batch_size, int32.
-
-    A new permutation every epoch; what does not fill a batch is left out.
-    """
-    steps = count // batch_size
-    order = jax.random.permutation(jax.random.fold_in(key, epoch), count)
-    return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
 def train_steps(
@@ -363,17 +296,19 @@ def evaluate_batch(
 def evaluate(
     state: TrainState, data: DeviceData, *, task: Task, batch_size: int, mesh: Mesh
 ) -> Metrics:
-    """Metrics of all test images; waits for nothing."""
+    """Metrics of all test images; on accelerators it waits for nothing."""
     count = len(data.test_labels)
     indices = np.full(-(-count // batch_size) * batch_size, -1, np.int32)
     indices[:count] = np.arange(count)
     batches = [
-        evaluate_batch(
-            slow_weights(state.params),
-            state.batch_stats,
-            data,
-            jax.device_put(batch, NamedSharding(mesh, P('data'))),
-            network=task.network,
+        alone_on_cpu(
+            evaluate_batch(
+                slow_weights(state.params),
+                state.batch_stats,
+                data,
+                jax.device_put(batch, NamedSharding(mesh, P('data'))),
+                network=task.network,
+            )
         )
         for batch in indices.reshape(-1, batch_size)
     ]
@@ -382,28 +317,3 @@ def evaluate(
 
 def count_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32)
-
-
-def normalise(images: jax.Array, data: DeviceData) -> jax.Array:
-    """Zero mean and unit deviation by channel, float32."""
-    return (images.astype(jnp.float32) - data.mean) / data.deviation
-
-
-def augment(
-    images: jax.Array, key: jax.Array, *, flip: bool, padding: int
-) -> jax.Array:
-    """Random crops of the zero-padded images, each mirrored with probability ½."""
-    flip_key, crop_key = jax.random.split(key)
-    if flip:
-        mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
-        images = jnp.where(mirrored, images[:, :, ::-1], images)
-    height, width, channels = images.shape[1:]
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    offsets = jax.random.randint(crop_key, (len(images), 2), 0, 2 * padding + 1)
-
-    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(
-            image, (offset[0], offset[1], 0), (height, width, channels)
-        )
-
-    return jax.vmap(crop)(padded, offsets)

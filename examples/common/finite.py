@@ -1,4 +1,4 @@
-"""Whether numbers are numbers."""
+"""Whether numbers are finite, and what is raised where a loss is not."""
 
 import functools
 import operator
@@ -6,6 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+class NonFiniteError(Exception):
+    """A loss that is infinite or NaN: says at which step."""
 
 
 @jax.jit

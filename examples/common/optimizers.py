@@ -246,6 +246,16 @@ def _make(
     return optimizer
 
 
+def fast_weights(params: Any) -> Any:
+    """The weights that gradients are taken at."""
+    return params.fast if isinstance(params, optax.LookaheadParams) else params
+
+
+def slow_weights(params: Any) -> Any:
+    """The weights that are the result."""
+    return params.slow if isinstance(params, optax.LookaheadParams) else params
+
+
 def main() -> None:
     """Prints every base, modifier and name."""
     print('bases, with their learning rates and the modifiers that they alone take:')

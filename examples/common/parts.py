@@ -74,7 +74,7 @@ BASES = {
     'adabelief': Base(optax.scale_by_belief, takes=('nesterov',)),
     'radam': Base(optax.scale_by_radam, takes=('nesterov',)),
     'lion': Base(optax.scale_by_lion, learning_rate=1e-4),
-    'adadiff': Base(scale_by_adadiff, takes=('amsgrad',)),
+    'adadiff': Base(scale_by_adadiff, takes=('amsgrad', 'eps_root')),
     'mars': Base(mars, refuses=('correction',)),
     'swats': Base(swats, refuses=('decay',), sets_rate=True),
 }
@@ -133,6 +133,7 @@ ARGUMENTS = {
     'momentum': Modifier('of sgd', 0.9, BELOW_ONE),
     'nesterov': Modifier('momentum that looks ahead'),
     'amsgrad': Modifier('the largest second moment so far'),
+    'eps_root': Modifier('added to the second moment at every step', 1e-8),
 }
 FRICTION = {'friction': Modifier('a coefficient around the base', 'dfc')}
 DECOUPLED = {'decay': Modifier('decoupled weight decay', 1e-2, make=decay)}

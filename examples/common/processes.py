@@ -7,13 +7,15 @@ is written by process 0, which decides what happens to files, and tells the othe
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from examples.common.cli import UserError
+
+Results = TypeVar('Results')
 
 VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 
@@ -80,6 +82,21 @@ def from_environment() -> dict[str, Any]:
 def leads() -> bool:
     """Whether this is process 0, which alone prints, logs and draws."""
     return jax.process_index() == 0
+
+
+def silent(line: str) -> None:
+    """What all processes but the first say."""
+
+
+def alone_on_cpu(results: Results) -> Results:
+    """`results`, waited for on a CPU.
+
+    Forced devices share a CPU's threads, and two calls of them that overlap can wait
+    for each other for good.
+    """
+    if jax.default_backend() == 'cpu':
+        jax.block_until_ready(results)
+    return results
 
 
 def by_leader(action: Callable[[], Any]) -> Any:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from examples.common.processes import leads
+from examples.common.finite import NonFiniteError
+from examples.common.processes import alone_on_cpu, leads
 from examples.lm import data as texts
 from examples.lm.batches import epoch_starts, steps_in
 from examples.lm.config import Config
@@ -25,10 +26,6 @@ from examples.lm.training import (
 )
 
 
-class NonFiniteError(Exception):
-    """A loss that is infinite or NaN: says at which step."""
-
-
 class Trainer:
     """Runs epochs of the compiled steps and shows how they go.
 
@@ -43,9 +40,8 @@ class Trainer:
         self.valid = put_everywhere(text.valid, task.mesh)
         self.key = jax.random.key(config.seed)
         self.steps = steps_in(len(text.train), config.batch_size, config.context)
-        self.on_cpu = task.mesh.devices.flat[0].platform == 'cpu'
         # Many steps in a call hide the dispatch, which on a CPU takes no time.
-        self.chunk = 1 if self.on_cpu else min(32, self.steps)
+        self.chunk = 1 if jax.default_backend() == 'cpu' else min(32, self.steps)
 
     def starts(self, epoch: int) -> np.ndarray:
         """The windows of each step of an epoch."""
@@ -109,10 +105,7 @@ class Trainer:
                     self.key,
                     task=self.task,
                 )
-                if self.on_cpu:
-                    # Devices that share a CPU's threads wait for each other for good
-                    # where two calls of them overlap.
-                    jax.block_until_ready(means)
+                alone_on_cpu(means)
                 # Waits for the call before this one, so that the devices never do.
                 losses += [self.show(bar, *call) for call in running]
                 running = [(means, (epoch - 1) * self.steps + first)]

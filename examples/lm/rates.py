@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import optax
 
-from examples.common.rates import Length
+from examples.common.rates import Length, constant
 
 
 def cosine(rate: float, length: Length) -> optax.Schedule:
@@ -23,12 +23,6 @@ def drops(rate: float, length: Length) -> optax.Schedule:
     return optax.piecewise_constant_schedule(
         rate, {first * length.steps: 0.1, second * length.steps: 0.1}
     )
-
-
-def constant(rate: float, length: Length) -> optax.Schedule:
-    """The same all the time."""
-    del length
-    return optax.constant_schedule(rate)
 
 
 SCHEDULES: dict[str, Callable[[float, Length], optax.Schedule]] = {

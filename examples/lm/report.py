@@ -1,31 +1,16 @@
 """What a run says of itself, to people and to files."""
 
 import math
-import platform
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from examples.common.optimizers import slow_weights
 from examples.lm.config import Config
 from examples.lm.data import Text
-from examples.lm.training import TrainState, slow_weights
-
-
-def facts(mesh: Mesh) -> dict[str, Any]:
-    """What was used, for whoever reads the results later."""
-    packages = ('diffgrad-optax', 'flax', 'jax', 'jaxlib', 'optax')
-    return {
-        'devices': [device.device_kind for device in mesh.devices.flat],
-        'mesh': dict(mesh.shape),
-        'processes': jax.process_count(),
-        'versions': {
-            'python': platform.python_version(),
-            **{package: version(package) for package in packages},
-        },
-    }
+from examples.lm.training import TrainState
 
 
 def found(

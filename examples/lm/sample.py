@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from examples.lm.training import Task, initial_carry, slow_weights
+from examples.common.optimizers import slow_weights
+from examples.lm.training import Task, initial_carry
 
 
 def sample(

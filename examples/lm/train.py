@@ -16,9 +16,11 @@ from jax.sharding import Mesh
 
 from examples.common import cli
 from examples.common.cli import UserError
+from examples.common.facts import facts
+from examples.common.finite import NonFiniteError
 from examples.common.optimizers import compose, make_optimizer
 from examples.common.parts import BASES
-from examples.common.processes import connect, leads
+from examples.common.processes import connect, leads, silent
 from examples.common.rates import Length
 from examples.common.run import RunDirectory
 from examples.lm import data as texts
@@ -26,9 +28,9 @@ from examples.lm.batches import steps_in
 from examples.lm.config import Config, check
 from examples.lm.curves import draw_losses
 from examples.lm.data import Text
-from examples.lm.epochs import NonFiniteError, Trainer
+from examples.lm.epochs import Trainer
 from examples.lm.rates import make_rate
-from examples.lm.report import epoch_line, facts, found, last_line
+from examples.lm.report import epoch_line, found, last_line
 from examples.lm.sharding import make_mesh
 from examples.lm.training import Task, TrainState, first_state
 
@@ -148,10 +150,6 @@ def clipped(
     optimizer: optax.GradientTransformation, norm: float
 ) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(norm), optimizer)
-
-
-def silent(line: str) -> None:
-    """What all processes but the first say."""
 
 
 def check_batch(config: Config, text: Text, mesh: Mesh) -> None:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from examples.common.finite import all_finite
+from examples.common.optimizers import fast_weights, slow_weights
 from examples.lm.batches import whole_text
 from examples.lm.sharding import BATCH, shardings, split_batch
 
@@ -75,16 +76,6 @@ def initial_carry(task: Task, params: Any, batch: int) -> Any:
     spec = P() if batch % task.mesh.size else BATCH
     make = functools.partial(model.initial_carry, batch)
     return jax.jit(make, out_shardings=NamedSharding(task.mesh, spec))()
-
-
-def fast_weights(params: Any) -> Any:
-    """The weights that gradients are taken at."""
-    return params.fast if isinstance(params, optax.LookaheadParams) else params
-
-
-def slow_weights(params: Any) -> Any:
-    """The weights that are the result."""
-    return params.slow if isinstance(params, optax.LookaheadParams) else params
 
 
 @functools.partial(
