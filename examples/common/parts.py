@@ -133,7 +133,7 @@ ARGUMENTS = {
     'momentum': Modifier('of sgd', 0.9, BELOW_ONE),
     'nesterov': Modifier('momentum that looks ahead'),
     'amsgrad': Modifier('the largest second moment so far'),
-    'eps_root': Modifier('added to the second moment at every step', 1e-8),
+    'eps_root': Modifier('of adadiff, added to the second moment at every step', 1e-16),
 }
 FRICTION = {'friction': Modifier('a coefficient around the base', 'dfc')}
 DECOUPLED = {'decay': Modifier('decoupled weight decay', 1e-2, make=decay)}
