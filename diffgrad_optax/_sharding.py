@@ -23,12 +23,13 @@ def following_params(
         def follow(path: Any, leaf: Any) -> Any:
             _, param = split(path, params_at)
             if (
-                not isinstance(param, jax.core.Tracer)
-                or jnp.shape(leaf) != param.shape
-                or not jnp.issubdtype(leaf.dtype, jnp.number)
+                isinstance(param, jax.core.Tracer)
+                and isinstance(leaf, jax.Array)
+                and leaf.shape == param.shape
+                and jnp.issubdtype(leaf.dtype, jnp.number)
             ):
-                return leaf
-            return leaf + false_like(param).astype(leaf.dtype)
+                leaf = leaf + false_like(param).astype(leaf.dtype)
+            return leaf
 
         return jax.tree_util.tree_map_with_path(follow, init(params))
 

@@ -25,7 +25,7 @@ from examples.common import cli
 from examples.common.cli import UserError
 from examples.common.curves import draw_curves
 from examples.common.facts import facts
-from examples.common.finite import NonFiniteError
+from examples.common.finite import NonFiniteError, refusal
 from examples.common.optimizers import compose, make_optimizer, slow_weights
 from examples.common.processes import by_leader, connect, leads, silent
 from examples.common.rates import Length, Plateau
@@ -114,10 +114,7 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
                 if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
                     run.save(state, epoch)
         except NonFiniteError as error:
-            advice = 'Try a smaller --learning-rate in another --out-dir'
-            if config.non_finite == 'stop':
-                advice += ', or --non-finite skip, which goes on from there'
-            raise UserError(f'{error}: {run.last_good()}. {advice}') from error
+            raise refusal(error, run.last_good(), config.non_finite) from error
         finally:
             if metrics and leads():
                 draw(out_dir / 'curves.png', config, metrics)

@@ -7,9 +7,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from examples.common.cli import UserError
+
 
 class NonFiniteError(Exception):
     """A loss that is infinite or NaN: says at which step."""
+
+
+def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> UserError:
+    """What a run that stops for `error` says.
+
+    Args:
+      error: says where.
+      last_good: what the run can go on from.
+      non_finite: what was to be done: `stop` or `skip`.
+    """
+    advice = 'Try a smaller --learning-rate in another --out-dir'
+    if non_finite == 'stop':
+        advice += ', or --non-finite skip, which goes on from there'
+    return UserError(f'{error}: {last_good}. {advice}')
 
 
 @jax.jit

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from examples.common import cli
 from examples.common.cli import UserError
 from examples.common.facts import facts
-from examples.common.finite import NonFiniteError
+from examples.common.finite import NonFiniteError, refusal
 from examples.common.optimizers import compose, make_optimizer
 from examples.common.parts import BASES
 from examples.common.processes import connect, leads, silent
@@ -89,10 +89,7 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
                 if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
                     run.save(state, epoch)
         except NonFiniteError as error:
-            advice = 'Try a smaller --learning-rate in another --out-dir'
-            if config.non_finite == 'stop':
-                advice += ', or --non-finite skip, which goes on from there'
-            raise UserError(f'{error}: {run.last_good()}. {advice}') from error
+            raise refusal(error, run.last_good(), config.non_finite) from error
         finally:
             if metrics and leads():
                 title = f'{config.model} with {config.optimizer}'
