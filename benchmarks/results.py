@@ -4,12 +4,13 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from examples.common.facts import commit
 
 RESULTS = Path(__file__).parent / 'results'
 PACKAGES = (
@@ -48,20 +49,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def commit() -> str | None:
-    """What is checked out; None where that is not known, as in a copy without git."""
-    try:
-        return subprocess.run(
-            ['git', 'describe', '--always', '--dirty'],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """What a run was made with, for whoever reads its results later."""
 
+import os
 import platform
+import subprocess
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,3 +24,17 @@ def facts(mesh: Mesh) -> dict[str, Any]:
             **{package: version(package) for package in PACKAGES},
         },
     }
+
+
+def commit() -> str | None:
+    """What is checked out, or COMMIT's value in a copy without git, else None."""
+    try:
+        return subprocess.run(
+            ['git', 'describe', '--always', '--dirty'],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get('COMMIT')

@@ -1,0 +1,134 @@
+"""Results of runs that are compared: a file that grows by a line for each run.
+
+A line is what the run's `config.json` holds (its settings, devices and versions), the
+commit, its metrics and the seconds that its epochs took. Lines are only added, so that
+a file made in many sittings, on many machines, is still one table.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from examples.common.cli import UserError
+from examples.common.facts import commit
+from examples.common.lock import held
+
+
+class Config(Protocol):
+    """What a run is told: a dataclass with defaults, an `out_dir` and `resume`."""
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the run's result."""
+
+
+class Record:
+    """The runs that a file in JSON lines holds.
+
+    Args:
+      path: of the file, which need not exist yet.
+
+    Raises:
+      UserError: if a line is no run. An unfinished last line is none, and is cut off
+        by the next `add`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.runs: list[dict[str, Any]] = []
+        content = path.read_bytes() if path.exists() else b''
+        *lines, unfinished = content.split(b'\n')
+        self._whole = len(content) - len(unfinished)
+        for number, line in enumerate(lines, start=1):
+            try:
+                run = json.loads(line)
+                run['settings'], run['metrics']
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f'{path}, line {number}, is no result of a run: mend it, or choose '
+                    'another file'
+                ) from error
+            self.runs.append(run)
+
+    def find(self, config: Config) -> dict[str, Any] | None:
+        """The run with these settings, if there is one.
+
+        A setting that the run knew nothing of had its default then.
+        """
+        wanted = json.loads(json.dumps(config.settings()))
+        defaults = json.loads(json.dumps(type(config)().settings()))
+        for run in self.runs:
+            had = defaults | run['settings']
+            if all(had[name] == value for name, value in wanted.items()):
+                return run
+        return None
+
+    def add(self, run: dict[str, Any]) -> None:
+        """Adds a run, to the file first."""
+        line = json.dumps(run).encode() + b'\n'
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open('ab') as file:
+                file.truncate(self._whole)
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(
+                f'{self.path} cannot be written ({error.strerror}): make room if the '
+                'disk is full, and repeat the command'
+            ) from error
+        self._whole += len(line)
+        self.runs.append(run)
+
+
+def run_missing(
+    path: Path,
+    configs: Mapping[str, Any],
+    train: Callable[[Any], Any],
+    *,
+    runs_dir: Path,
+    minutes: float | None = None,
+    say: Callable[[str], None] = print,
+) -> Record:
+    """Runs what the file has no line of, in order, and adds a line for each.
+
+    A run that is interrupted goes on when the command is repeated. When its line is
+    written its folder is deleted: networks of hundreds of runs are not kept.
+
+    Args:
+      path: of the file.
+      configs: for each run's name, which is its folder's, what it is told.
+      train: trains as a configuration says; what it returns has `metrics`.
+      runs_dir: where the runs' folders are.
+      minutes: after which no run is begun; None is without end.
+      say: what to do with the line that reports a run.
+
+    Raises:
+      UserError: as `train`, or if another process is at it.
+    """
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with held(runs_dir):
+        record = Record(path)
+        missing = {n: c for n, c in configs.items() if record.find(c) is None}
+        done = len(configs) - len(missing)
+        for name, config in missing.items():
+            if minutes is not None and time.monotonic() - start > 60 * minutes:
+                break
+            folder = runs_dir / name
+            config = dataclasses.replace(config, out_dir=folder, resume=True)
+            metrics = train(config).metrics
+            seconds = sum(line['seconds'] for line in metrics)
+            told = json.loads((folder / 'config.json').read_text())
+            record.add(
+                told | {'commit': commit(), 'seconds': seconds, 'metrics': metrics}
+            )
+            shutil.rmtree(folder)
+            done += 1
+            say(f'{done:4d} of {len(configs)}  {name}  {seconds:.0f} s')
+    return record
