@@ -241,6 +241,17 @@ def test_a_loss_that_is_no_number_stops_the_run_which_goes_on_if_told_to_skip(
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays(path, 2)))
 
 
+@pytest.mark.parametrize('chunk', [1, 2])
+def test_the_step_that_was_not_finite_is_named_inside_a_call_too(
+    tmp_path, monkeypatch, chunk
+):
+    # The first step throws the weights out, and the second finds them there.
+    monkeypatch.setattr(train, 'steps_per_call', lambda steps, backend: chunk)
+    settings = {'model': 'mlp', 'optimizer': 'sgd', 'learning_rate': 1e38}
+    with pytest.raises(UserError, match='the loss of step 2 is infinite or NaN'):
+        train.train(config(tmp_path / 'run', **settings), say=lambda line: None)
+
+
 def test_an_epoch_without_a_finite_step_stops_the_run_even_if_they_are_skipped(
     tmp_path, monkeypatch
 ):

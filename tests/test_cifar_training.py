@@ -358,6 +358,21 @@ def test_without_skipping_a_step_that_is_not_finite_counts_no_images():
     assert not np.isfinite(metrics.loss)
 
 
+@pytest.mark.parametrize('skip', [False, True])
+def test_steps_of_one_call_are_counted_up_to_the_first_that_is_not_finite(skip):
+    _, task, state, data = start('sgd')
+    task = task._replace(skip_non_finite=skip)
+    # JAX reads a NaN where there is no such class.
+    data = data._replace(train_labels=data.train_labels.at[20].set(99))
+    order = jnp.arange(64).reshape(4, 16)
+    state, metrics = training.train_steps(
+        state, data, order, jax.random.key(0), task=task
+    )
+    assert int(metrics.count) == (48 if skip else 16)
+    assert int(state.step) == 4
+    assert np.isfinite(metrics.loss) == skip
+
+
 def test_lookahead_trains_fast_weights_and_tests_slow_ones():
     mesh, task, state, data = start('sgd+lookahead=2')
     assert isinstance(state.params, optax.LookaheadParams)

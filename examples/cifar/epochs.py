@@ -116,7 +116,6 @@ class Trainer:
         metrics = jax.device_get(metrics)
         count, images = int(metrics.count), self.chunk * self.config.batch_size
         if count < images and not self.task.skip_non_finite:
-            # All that follow are not finite either.
             step = before + count // self.config.batch_size + 1
             raise NonFiniteError(f'the loss of step {step} is infinite or NaN')
         bar.set_postfix(

@@ -39,7 +39,9 @@ class Metrics(NamedTuple):
 
     loss: jax.Array  # float32
     correct: jax.Array  # int32
-    count: jax.Array  # of the images; training counts those of finite losses: int32
+    # int32, of the images; in training of those with finite losses, and if others stop
+    # the run of those before the first
+    count: jax.Array
 
 
 class Network(NamedTuple):
@@ -184,6 +186,10 @@ def scan_steps(
         return train_step(state, data, indices, key, task=task)
 
     state, metrics = jax.lax.scan(step, state, order)
+    if not task.skip_non_finite:
+        # The first loss that is not finite ends the run, and its place is wanted.
+        before = jnp.cumprod(metrics.count > 0, dtype=jnp.int32)
+        metrics = metrics._replace(count=before * metrics.count)
     return state, jax.tree.map(jnp.sum, metrics)
 
 
