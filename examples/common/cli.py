@@ -84,5 +84,5 @@ def run(main: Callable[[], None]) -> None:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('interrupted: repeat the command with --resume', file=sys.stderr)
+        print('interrupted: repeat the command to go on', file=sys.stderr)
         sys.exit(130)
