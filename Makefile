@@ -1,25 +1,29 @@
 # make demo            trains on digits with diffgrad and its controls, about 3 minutes
 # make test            everything that must pass
 # make test PYTHON=python3.12   the same with another Python
+# make setup           the environment alone, in .venv
+# make docs            the site, in docs/_build; a warning is an error
 # make lint format     the style alone: checked, mended
 # make bench           times diffgrad beside others and the memory; installs PyTorch
 # make gpu MINUTES=9   what is still unmeasured on a GPU, with PYTHON's own packages
 # make fuzz MINUTES=9  random chains on random trees; SEED=1234 repeats a run
-# make clean           removes the environments and the demo's runs
+# make clean           removes the environments, the demo's runs and the site
 
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format types pytest bench gpu fuzz clean
+.PHONY: setup demo test lint format types pytest docs bench gpu fuzz clean
+
+setup: $(VENV)/ready
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.cifar.compare --dataset digits --width 8 \
 	    --batch-size 64 --epochs 6 --learning-rate 0.01 \
 	    --checkpoint-every 6 --out-dir runs/demo
 
-test: lint types pytest
+test: lint types docs pytest
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -34,6 +38,10 @@ types: $(VENV)/ready
 
 pytest: $(VENV)/ready
 	$(BIN)/pytest -n auto
+
+docs: $(VENV)/ready
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \
+	    --fresh-env -c docs . docs/_build
 
 MINUTES ?= 9
 DATA_DIR ?=
@@ -66,4 +74,4 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv runs/demo docs/_build

@@ -30,11 +30,12 @@ from diffgrad_optax._sharding import following_params
 class AdadiffState(NamedTuple):
     """State of :func:`scale_by_adadiff`; all trees are shaped like params."""
 
-    count: jax.Array  # type: ignore[assignment]  # t, int32, scalar.
-    mu: optax.Updates  # m_t, dtype mu_dtype.
-    nu: optax.Updates  # v_t with its ε, real, dtype nu_dtype.
-    nu_max: optax.Updates | None  # the largest v so far; None without amsgrad.
-    prev_grad: optax.Updates  # g_{t-1}, dtype prev_grad_dtype.
+    #: t, int32, scalar.
+    count: jax.Array  # type: ignore[assignment]
+    mu: optax.Updates  #: m_t, dtype mu_dtype.
+    nu: optax.Updates  #: v_t with its ε, real, dtype nu_dtype.
+    nu_max: optax.Updates | None  #: the largest v so far; None without amsgrad.
+    prev_grad: optax.Updates  #: g_{t-1}, dtype prev_grad_dtype.
 
 
 def scale_by_adadiff(

@@ -126,7 +126,7 @@ def diffgrad(
     before the second moment is bias-corrected, an effective
     :math:`\varepsilon/\sqrt{1 - \beta_2^t}` in the equation above; here, as in
     the paper and in `optax.adam`, it is added after. From the authors' first
-    code: it compared the gradient with itself, so that :math:`\xi = ½` after the
+    code: it compared the gradient with itself, so that :math:`\xi = 1/2` after the
     first step.
     Nesterov momentum and `eps_root` are `optax.adam`'s, not the paper's. From
     `optax.adam`: with `mu_dtype` it multiplies the stored moment in that dtype.

@@ -13,7 +13,7 @@ from diffgrad_optax._sharding import false_like
 class DropoutState(NamedTuple):
     """State of :func:`gradient_dropout` and :func:`learning_rate_dropout`."""
 
-    key: jax.Array  # of the next step's masks: a typed key, scalar.
+    key: jax.Array  #: of the next step's masks, a typed key.
 
 
 def gradient_dropout(

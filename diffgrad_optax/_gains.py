@@ -16,8 +16,8 @@ from diffgrad_optax._sharding import following_params
 class GainsState(NamedTuple):
     """State of :func:`scale_by_gains`; both trees are shaped like params."""
 
-    gains: optax.Updates  # γ_t, float32 or the parameters' dtype if wider.
-    prev_sign: optax.Updates  # the sign of g_{t-1}, int8; 0 before the first step.
+    gains: optax.Updates  #: γ_t, float32 or the parameters' dtype if wider.
+    prev_sign: optax.Updates  #: the sign of g_{t-1}, int8; 0 before the first step.
 
 
 def scale_by_gains(

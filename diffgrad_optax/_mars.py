@@ -23,7 +23,7 @@ from diffgrad_optax._sharding import following_params
 class CorrectByDifferenceState(NamedTuple):
     """State of :func:`correct_by_difference`."""
 
-    prev_grad: optax.Updates  # g_{t-1}, shaped like params, dtype prev_grad_dtype.
+    prev_grad: optax.Updates  #: g_{t-1}, shaped like params, dtype prev_grad_dtype.
 
 
 def correct_by_difference(

@@ -17,9 +17,10 @@ from diffgrad_optax._sharding import following_params, split
 class QuantizedState(NamedTuple):
     """State of :func:`quantize_state`; checkpoints hold these field names."""
 
-    count: jax.Array  # type: ignore[assignment]  # t, int32, scalar.
-    inner_state: optax.OptState  # the inner one's, codes in int8 or uint8 for arrays.
-    scales: optax.OptState  # its twin: float32 (*leading, blocks); None if exact.
+    #: t, int32, scalar.
+    count: jax.Array  # type: ignore[assignment]
+    inner_state: optax.OptState  #: the inner one's, codes in int8 or uint8 for arrays.
+    scales: optax.OptState  #: its twin, in float32; None if exact.
 
 
 def quantize_state(

@@ -18,16 +18,17 @@ class SwatsState(NamedTuple):
     The scalars but for the counts are float32, or the parameters' dtype if wider.
     """
 
-    count: jax.Array  # type: ignore[assignment]  # t, int32.
-    switch_step: jax.Array  # the t of the switch, int32; 0 in Adam's phase.
-    sgd_rate: jax.Array  # Λ, the learning rate found for SGD; 0 in Adam's phase.
-    adam_rate: jax.Array  # α at the switch; 0 in Adam's phase.
-    average: jax.Array  # λ_t, of the rates that Adam's steps come to.
-    adam_state: optax.ScaleByAdamState  # its mu is SGD's momentum after the switch.
+    #: t, int32.
+    count: jax.Array  # type: ignore[assignment]
+    switch_step: jax.Array  #: the t of the switch, int32; 0 in Adam's phase.
+    sgd_rate: jax.Array  #: Λ, the learning rate found for SGD; 0 in Adam's phase.
+    adam_rate: jax.Array  #: α at the switch; 0 in Adam's phase.
+    average: jax.Array  #: λ_t, of the rates that Adam's steps come to.
+    adam_state: optax.ScaleByAdamState  #: its mu is SGD's momentum after the switch.
 
     @property
     def in_sgd_phase(self) -> jax.Array:
-        """Whether the next step is SGD's: bool, scalar."""
+        """Whether the next step is SGD's, a boolean scalar."""
         return self.switch_step > 0
 
 

@@ -19,8 +19,8 @@ from diffgrad_optax.friction import Friction, resolve
 class FrictionState(NamedTuple):
     """State of :func:`with_friction`; checkpoints hold these field names."""
 
-    prev_grad: optax.Updates  # g_{t-1}, shaped like params, dtype prev_grad_dtype.
-    inner_state: optax.OptState  # the wrapped transformation's own.
+    prev_grad: optax.Updates  #: g_{t-1}, shaped like params, dtype prev_grad_dtype.
+    inner_state: optax.OptState  #: the wrapped transformation's own.
 
 
 def with_friction(

@@ -111,7 +111,7 @@ def dfc3(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     Deviation, for `dfc4` and `dfc5` too: the paper speaks of the mean and the
     standard deviation "of absolute gradients of the batch"; here they are taken
     over each array of the tree. The paper's range [½, 1] cannot hold, because
-    equal gradients give :math:`\sigma(-\mu) < ½`: where gradients are large and
+    equal gradients give :math:`\sigma(-\mu) < 1/2`: where gradients are large and
     steady, :math:`\mu \gg 1`, these three nearly stop.
 
     Args:
@@ -153,7 +153,8 @@ def relative_dfc(
     coefficients would all differ. It is well away from ½ where gradients change by
     a sizeable part of their rms, as those of minibatches do; where a smooth loss is
     followed in full, or a few elements make up the rms, it is near ½ too. Before the
-    first gradient there is none to differ from: ξ is σ(c |g|/rms) there.
+    first gradient there is none to differ from: there ξ is
+    :math:`\sigma(c|g_t|/\mathrm{rms})`.
 
     Not from a paper: this is what `dfc` lacks where gradients are small.
 
@@ -165,7 +166,7 @@ def relative_dfc(
         Traceable.
 
     Returns:
-      The coefficient in [½, 1), the same shape, float32 or wider: ½ where the
+      The coefficient in [½, 1), the same shape, float32 or wider; ½ where the
       gradient repeats, also where the whole array is zero.
 
     Raises:

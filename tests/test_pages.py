@@ -1,0 +1,45 @@
+"""The Python of every page runs: a page is a program, read from top to bottom.
+
+`<!-- clear-namespace -->` between two blocks starts another program.
+"""
+
+from pathlib import Path
+
+import jax
+import pytest
+from sybil import Sybil
+from sybil.parsers.myst import ClearNamespaceParser, PythonCodeBlockParser
+
+ROOT = Path(__file__).parent.parent
+PYTHON = Sybil([ClearNamespaceParser(), PythonCodeBlockParser()])
+PAGES = [
+    page.relative_to(ROOT).as_posix()
+    for pattern in ('*.md', 'docs/**/*.md', 'examples/*/README.md')
+    for page in sorted(ROOT.glob(pattern))
+    if '```python' in page.read_text()
+]
+
+
+def run(page):
+    for example in PYTHON.parse(page).examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_the_python_of_a_page_runs(page, float32):
+    with jax.numpy_rank_promotion('allow'):
+        run(ROOT / page)
+
+
+def test_pages_are_found_in_all_places():
+    assert {'README.md', 'docs/scale.md', 'docs/tutorials/friction.md'} <= set(PAGES)
+
+
+def test_a_block_is_run_after_those_above_it_up_to_a_cleared_namespace(tmp_path):
+    page = tmp_path / 'page.md'
+    blocks = '```python\nx = 1\n```\n\n{}\n\n```python\nassert x == 1\n```\n'
+    page.write_text(blocks.format('Then:'))
+    run(page)
+    page.write_text(blocks.format('<!-- clear-namespace -->'))
+    with pytest.raises(NameError, match='x'):
+        run(page)
