@@ -151,12 +151,6 @@ def cells():
     return found
 
 
-def test_the_example_of_the_page_runs():
-    (block,) = re.findall(r'```python\n(.*?)```', PAGE, re.S)
-    with jax.enable_x64(False):
-        exec(compile(block, 'docs/faults.md', 'exec'), {})
-
-
 def test_the_table_has_every_transformation_and_no_other():
     assert set(cells()) == {(name, fault) for name in REGISTRY for fault in FAULTS}
 

@@ -3,6 +3,7 @@
 `<!-- clear-namespace -->` between two blocks starts another program.
 """
 
+import re
 from pathlib import Path
 
 import jax
@@ -29,6 +30,13 @@ def run(page):
 def test_the_python_of_a_page_runs(page, float32):
     with jax.numpy_rank_promotion('allow'):
         run(ROOT / page)
+
+
+def test_the_readme_links_to_files_that_exist():
+    # Links of the site's own pages are checked by its build.
+    links = re.findall(r'\]\((?!http)([^)#]+)', (ROOT / 'README.md').read_text())
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_pages_are_found_in_all_places():
