@@ -1,0 +1,1 @@
+"""Optimizers on functions of two parameters, their rates chosen by one search."""

@@ -1,0 +1,125 @@
+"""Every optimizer of the package on five functions, with rates from one search.
+
+python -m examples.landscapes.run
+
+Each is run from 128 starts at 19 learning rates, 300 steps each. Half of the starts
+choose the rate, and the others are reported. Writes the numbers (landscapes.json),
+tables (landscapes.md), two pictures, and a page to play with (landscapes.html).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from examples.common import cli
+from examples.common.cli import UserError, option
+from examples.common.facts import facts
+from examples.common.run import write_atomically
+from examples.landscapes.functions import FUNCTIONS
+from examples.landscapes.optimizers import CONTROLS, OPTIMIZERS
+from examples.landscapes.page import describe, render
+from examples.landscapes.picture import draw_paths, draw_rates
+from examples.landscapes.report import tables
+from examples.landscapes.search import RATES, Runs, choose_rate, run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the comparison is told."""
+
+    functions: tuple[Literal[*FUNCTIONS], ...] = option(tuple(FUNCTIONS), 'where')
+    optimizers: tuple[Literal[*OPTIMIZERS], ...] = option(
+        tuple(OPTIMIZERS), 'which to compare'
+    )
+    steps: int = option(300, 'of each run')
+    starts: int = option(64, 'that the rate is chosen on, and as many held out')
+    shown: int = option(12, 'of the held-out starts that the page has the paths of')
+    out_dir: Path = option(Path('runs/landscapes'), 'where the results are written')
+
+
+def check(settings: Settings) -> None:
+    for name in ('steps', 'starts', 'shown'):
+        if not getattr(settings, name) >= 1:
+            raise UserError(f'--{name} {getattr(settings, name)} must be at least 1')
+    if settings.shown > settings.starts:
+        raise UserError(
+            f'--shown {settings.shown} must be at most --starts {settings.starts}'
+        )
+    for name, source in CONTROLS.items():
+        if name in settings.optimizers and source not in settings.optimizers:
+            raise UserError(
+                f'--optimizers {name} takes the rate of {source}: add {source} too'
+            )
+
+
+def run_all(settings: Settings) -> dict[str, dict[str, Runs]]:
+    """Runs every optimizer on every function."""
+    runs: dict[str, dict[str, Runs]] = {name: {} for name in settings.functions}
+    pairs = [(f, o) for f in runs for o in dict.fromkeys(settings.optimizers)]
+    with tqdm(pairs, unit=' searches', leave=False, disable=None) as bar:
+        for title, name in bar:
+            bar.set_description(f'{name} on {title}')
+            runs[title][name] = run(
+                FUNCTIONS[title],
+                OPTIMIZERS[name],
+                settings.starts,
+                settings.shown,
+                settings.steps,
+            )
+    return runs
+
+
+def make_record(settings: Settings, runs: dict[str, dict[str, Runs]]) -> dict[str, Any]:
+    """The search in numbers of JSON, null where a run has diverged."""
+    count = settings.starts
+    outcomes: dict[str, dict[str, Any]] = {}
+    for title, of in runs.items():
+        rates = {name: choose_rate(of[name].final[:, :count]) for name in of}
+        rates |= {name: rates[CONTROLS[name]] for name in CONTROLS if name in rates}
+        outcomes[title] = {
+            name: {
+                'rate': RATES[rates[name]],
+                'search': numbers(np.median(final[:, :count], axis=1)),
+                'held_out': numbers(final[rates[name], count:]),
+            }
+            for name, (final, _, _) in of.items()
+        }
+    return {
+        'steps': settings.steps,
+        'starts': count,
+        'rates': RATES,
+        'functions': outcomes,
+        **facts(jax.make_mesh((1,), ('run',), devices=jax.devices()[:1])),
+    }
+
+
+def numbers(losses: np.ndarray) -> list[float | None]:
+    """Four digits of each."""
+    return [float(f'{x:.4g}') if np.isfinite(x) else None for x in losses]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    settings = cli.parse(Settings, argv, description=__doc__)
+    check(settings)
+    runs = run_all(settings)
+    record = make_record(settings, runs)
+    out = settings.out_dir
+    out.mkdir(parents=True, exist_ok=True)
+    print(tables(record))
+    write_atomically(out / 'landscapes.json', json.dumps(record) + '\n')
+    write_atomically(out / 'landscapes.md', tables(record))
+    write_atomically(out / 'landscapes.html', render(describe(record, runs)))
+    draw_paths(out / 'landscapes.png', record, runs)
+    draw_rates(out / 'landscapes-rates.png', record)
+    print(f'everything is in {out}')
+
+
+if __name__ == '__main__':
+    cli.run(main)
