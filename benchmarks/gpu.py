@@ -3,7 +3,8 @@
 python -m benchmarks.gpu --minutes 9
 
 Each job is a process of its own that writes `NAME.json` when it is done, so a call
-that is cut short costs the job under way and no other, and the next call goes on.
+that is cut short costs the job under way and no other, and the next call goes on. The
+experiments, which are hours, keep every run that they have made.
 """
 
 import argparse
@@ -26,6 +27,12 @@ class Job(NamedTuple):
     command: tuple[str, ...]  # what follows `python -m`
     minutes: float  # a generous guess; none was measured yet
     reads_images: bool = False  # from --data-dir, where there is one
+    goes_on: bool = False  # takes --minutes, and begins where it was stopped
+
+
+def experiment(name: str, minutes: float, *command: str, images: bool = True) -> Job:
+    """A program of examples/, in the setting of the paper."""
+    return Job(name, command, minutes, reads_images=images, goes_on=True)
 
 
 def update(tree: str, dtype: str, minutes: float, *more: str) -> Job:
@@ -48,6 +55,19 @@ JOBS = (
     update('resnet50', 'bfloat16', 2.0),
     update('decoder', 'bfloat16', 4.0, *WITHOUT_8_BITS),
     update('array', 'bfloat16', 1.5),
+    experiment(
+        'tables-paper-first',
+        5.0,
+        *('examples.tables.run', '--scale', 'paper', '--tables', 'first'),
+        *('--seeds', '0', '1', '2'),
+    ),
+    experiment('half_rate', 3.0, 'examples.half_rate.run', '--scale', 'paper'),
+    experiment('lm', 2.0, 'examples.lm.compare', '--scale', 'large', images=False),
+    experiment(
+        'tables-paper',
+        5.0,
+        *('examples.tables.run', '--scale', 'paper', '--seeds', '0', '1', '2'),
+    ),
 )
 
 
@@ -80,6 +100,8 @@ def run_jobs(
         arguments = [*job.command, '--out-dir', str(out_dir), *extra]
         if job.reads_images and data_dir is not None:
             arguments += ['--data-dir', str(data_dir)]
+        if job.goes_on:
+            arguments += ['--minutes', f'{left / 60:.2f}']
         start = time.monotonic()
         end = run(arguments, timeout=left)
         if end == 'done' and not result_path(job, out_dir).exists():

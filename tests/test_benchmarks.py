@@ -194,6 +194,14 @@ def test_only_jobs_that_read_images_are_told_where_they_are(scripts, tmp_path):
     assert ['--data-dir' in arguments for arguments in told] == [False, True]
 
 
+def test_only_jobs_that_go_on_are_told_how_long(scripts):
+    jobs = [Job('a', ('good', 'a'), 0.0), Job('b', ('good', 'b'), 0.0, goes_on=True)]
+    gpu.run_jobs(jobs, scripts, minutes=1)
+    told = [(scripts / f'{job.name}.json').read_text().split() for job in jobs]
+    assert '--minutes' not in told[0]
+    assert 0.5 < float(told[1][told[1].index('--minutes') + 1]) <= 1.0
+
+
 @pytest.fixture
 def torch():
     return pytest.importorskip('torch', reason='PyTorch is in the extra bench')
