@@ -43,12 +43,18 @@ class Result:
     out_dir: Path
 
 
-def train(config: Config, say: Callable[[str], None] = print) -> Result:
+def train(
+    config: Config,
+    say: Callable[[str], None] = print,
+    read: Callable[[Any], tuple[Any, dict[str, Any]]] = lambda state: (state, {}),
+) -> Result:
     """Trains as `config` says, or goes on with what is in its folder.
 
     Args:
       config: everything that the run is told.
       say: what to do with each line of the report, on the first of several processes.
+      read: of the optimizer's state after an epoch: the state to go on with, and what
+        it adds to the epoch's metrics.
 
     Raises:
       UserError: if something about `config` or the files is wrong, or the loss is no
@@ -106,6 +112,9 @@ def train(config: Config, say: Callable[[str], None] = print) -> Result:
         try:
             for epoch in range(epochs_done + 1, config.epochs + 1):
                 state, line = trainer.epoch(state, epoch)
+                opt_state, seen = read(state.opt_state)
+                state = state._replace(opt_state=opt_state)
+                line |= seen
                 metrics.append(line)
                 if plateau is not None:
                     state = with_rate(state, plateau.after(line['train_loss']))

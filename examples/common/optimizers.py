@@ -20,11 +20,13 @@ import optax
 from diffgrad_optax import quantize_state, with_friction
 from diffgrad_optax.friction import __all__ as frictions
 from examples.common.cli import UserError
+from examples.common.observe import observed
 from examples.common.parts import (
     AFTER,
     ARGUMENTS,
     BASES,
     BEFORE,
+    CONSTANT,
     DECOUPLED,
     MODIFIERS,
     NAMES,
@@ -139,7 +141,7 @@ def check_value(modifier: str, value: Any) -> None:
             f'friction {value} is unknown: choose from {", ".join(frictions)}'
         )
     allowed = MODIFIERS[modifier].allowed
-    if isinstance(value, (int, float)) and not allowed.holds(value):
+    if modifier != 'friction' and value is not None and not allowed.holds(value):
         raise UserError(f'{modifier} {value} must be {allowed.words}')
 
 
@@ -159,6 +161,10 @@ def check_fits(name: str, base: str, modifiers: dict[str, Any]) -> None:
                 f'{base} has no place for {modifier}, which goes with '
                 f'{", ".join(able)}',
             )
+    if 'observed' in modifiers and 'friction' not in modifiers:
+        raise refusal(name, 'observed needs a friction, such as diffgrad+observed')
+    if 'observed' in modifiers and 'quantized' in modifiers:
+        raise refusal(name, 'observed is not read from a quantized state')
     if base == 'sgd' and 'nesterov' in modifiers and not modifiers.get('momentum'):
         raise refusal(name, 'nesterov needs a momentum, sgd+momentum+nesterov')
 
@@ -230,8 +236,15 @@ def _make(
             rate = [optax.scale_by_learning_rate(learning_rate)]
         if 'friction' in modifiers:
             direction = with_friction(direction, modifiers['friction'])
+        if 'observed' in modifiers:
+            direction = observed(direction, modifiers['friction'])
         optimizer = optax.chain(
-            *present(BEFORE), direction, *present(DECOUPLED), *rate, *present(AFTER)
+            *present(BEFORE),
+            direction,
+            *present(CONSTANT),
+            *present(DECOUPLED),
+            *rate,
+            *present(AFTER),
         )
         if 'quantized' in modifiers:
             optimizer = quantize_state(optimizer, min_size=modifiers['quantized'])

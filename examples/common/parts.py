@@ -17,6 +17,7 @@ from diffgrad_optax import (
     scale_by_gains,
     swats,
 )
+from examples.common.cli import UserError
 
 Chainable = optax.GradientTransformation
 
@@ -93,6 +94,20 @@ PROBABILITY = Allowed('from 0 to 1', lambda x: 0 <= x <= 1)
 POSITIVE = Allowed('at least 1', lambda x: x >= 1)
 
 
+FACTORS = Allowed(
+    'numbers that are finite and not negative, joined by commas',
+    lambda text: all(NOT_NEGATIVE.holds(factor) for factor in factors(text)),
+)
+
+
+def factors(text: str) -> tuple[float, ...]:
+    """The numbers that commas join in `text`; NaN for what is none."""
+    try:
+        return tuple(float(part) for part in text.split(','))
+    except ValueError:
+        return (math.nan,)
+
+
 class Modifier(NamedTuple):
     """What a modifier does, and its value where none is given."""
 
@@ -106,8 +121,32 @@ def decay(value: float, key: int) -> Chainable:
     return optax.add_decayed_weights(value)
 
 
+def frozen(value: str, key: int) -> Chainable:
+    """Constant friction: a factor for all arrays, or one for each in their order."""
+    given = factors(value)
+
+    def scale(updates: Any, params: Any = None) -> Any:
+        leaves, tree = jax.tree.flatten(updates)
+        if len(given) not in (1, len(leaves)):
+            raise UserError(
+                f'frozen has {len(given)} numbers for {len(leaves)} arrays: give one, '
+                'or one for each'
+            )
+        of_each = given if len(given) > 1 else given * len(leaves)
+        return tree.unflatten(
+            factor * leaf for factor, leaf in zip(of_each, leaves, strict=True)
+        )
+
+    return optax.stateless(scale)
+
+
 # Each group in the order in which it acts on a gradient.
 BEFORE = {
+    'loss_scale': Modifier(
+        'the gradient of VALUE times the loss',
+        100.0,
+        make=lambda value, key: optax.scale(value),
+    ),
     'l2': Modifier('coupled weight decay', 1e-4, make=decay),
     'noise': Modifier(
         'Gaussian gradient noise of variance VALUE/t^0.55',
@@ -135,7 +174,18 @@ ARGUMENTS = {
     'amsgrad': Modifier('the largest second moment so far'),
     'eps_root': Modifier('of adadiff, added to the second moment at every step', 1e-16),
 }
-FRICTION = {'friction': Modifier('a coefficient around the base', 'dfc')}
+FRICTION = {
+    'friction': Modifier('a coefficient around the base', 'dfc'),
+    'observed': Modifier("keeps how friction's coefficients are distributed"),
+}
+CONSTANT = {
+    'frozen': Modifier(
+        'constant friction, one number or one for each array, joined by commas',
+        '0.5',
+        FACTORS,
+        frozen,
+    ),
+}
 DECOUPLED = {'decay': Modifier('decoupled weight decay', 1e-2, make=decay)}
 AFTER = {
     'half': Modifier(
@@ -151,7 +201,7 @@ AROUND = {
     ),
     'lookahead': Modifier('slow weights, moved every VALUE steps', 5, POSITIVE),
 }
-MODIFIERS = BEFORE | ARGUMENTS | FRICTION | DECOUPLED | AFTER | AROUND
+MODIFIERS = BEFORE | ARGUMENTS | FRICTION | CONSTANT | DECOUPLED | AFTER | AROUND
 RANDOM = {'noise', 'grad_dropout', 'lr_dropout'}
 
 # Other names of compositions.
