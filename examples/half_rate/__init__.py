@@ -1,0 +1,1 @@
+"""Whether friction is more than half of the learning rate."""

@@ -1,0 +1,210 @@
+"""What is run: networks, arms, learning rates, seeds and factors of the loss.
+
+An arm is an optimizer and, where it is a control, what it controls. Every arm of a
+network has the same rates, seeds and epochs.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from examples.cifar.config import Config as CifarConfig
+from examples.cifar.train import train as train_cifar
+from examples.common.observe import read
+from examples.common.processes import silent
+from examples.common.record import Record, run_missing
+from examples.lm.config import Config as LmConfig
+from examples.lm.train import train as train_lm
+
+ARMS = {
+    'adam': 'adam',
+    'adam-half': 'adam-half',
+    'diffgrad': 'diffgrad+observed',
+    'diffgrad-frozen': 'adam+frozen',
+    'relative': 'adam+friction=relative_dfc+observed',
+    'relative-frozen': 'adam+frozen',
+}
+
+# Adam times the mean of another arm's ξ, array by array.
+FROZEN = {'diffgrad-frozen': 'diffgrad', 'relative-frozen': 'relative'}
+
+# Arms that are also run with the loss multiplied.
+SCALED = ('adam', 'diffgrad', 'diffgrad-frozen', 'relative')
+FACTORS = (0.01, 100.0)
+
+
+class Run(NamedTuple):
+    """One training."""
+
+    arm: str
+    rate: float
+    seed: int
+    factor: float = 1.0  # of the loss
+
+    @property
+    def name(self) -> str:
+        return f'{self.arm}-rate{self.rate:g}-seed{self.seed}-loss{self.factor:g}'
+
+
+class Network(NamedTuple):
+    """What is trained, and with what."""
+
+    config: Any  # of all runs
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[str, ...] = tuple(ARMS)
+    scaled_rate: float | None = None  # of the runs with the loss multiplied
+
+    @property
+    def score(self) -> str:
+        """What the arms are compared by; the learning rate is not chosen by it."""
+        return 'valid_loss' if isinstance(self.config, LmConfig) else 'test_accuracy'
+
+    @property
+    def train(self) -> Callable[..., Any]:
+        return train_lm if isinstance(self.config, LmConfig) else train_cifar
+
+    def runs(self) -> list[Run]:
+        """All of them, those that others need first."""
+        runs = [
+            Run(arm, rate, seed)
+            for arm in sorted(self.arms, key=FROZEN.__contains__)
+            for rate in self.rates
+            for seed in self.seeds
+        ]
+        if self.scaled_rate is not None:
+            runs += [
+                Run(arm, self.scaled_rate, seed, factor)
+                for arm in sorted(SCALED, key=FROZEN.__contains__)
+                for factor in FACTORS
+                for seed in self.seeds
+            ]
+        return runs
+
+
+def config_of(network: Network, run: Run, record: Record) -> Any:
+    """What `run` is told; None while what it needs has no line in `record`."""
+    optimizer = ARMS[run.arm]
+    if run.arm in FROZEN:
+        other = find(network, run._replace(arm=FROZEN[run.arm]), record)
+        if other is None:
+            return None
+        optimizer += '=' + ','.join(f'{factor:.6g}' for factor in mean_by_array(other))
+    if run.factor != 1.0:
+        optimizer += f'+loss_scale={run.factor:g}'
+    return dataclasses.replace(
+        network.config, optimizer=optimizer, learning_rate=run.rate, seed=run.seed
+    )
+
+
+def find(network: Network, run: Run, record: Record) -> dict[str, Any] | None:
+    """The line of `run`, if there is one."""
+    config = config_of(network, run, record)
+    return None if config is None else record.find(config)
+
+
+def results(network: Network, record: Record) -> dict[Run, dict[str, Any]]:
+    """The lines that there are."""
+    lines = ((run, find(network, run, record)) for run in network.runs())
+    return {run: line for run, line in lines if line is not None}
+
+
+def mean_by_array(line: Mapping[str, Any]) -> np.ndarray:
+    """ξ of each array, its mean over the elements and all steps of a run."""
+    epochs = [metrics['friction']['excess'] for metrics in line['metrics']]
+    return 0.5 + np.mean(epochs, axis=0)
+
+
+def mean_of_all(friction: Mapping[str, Any]) -> float:
+    """The mean of ξ over all elements and the steps of an epoch."""
+    return 0.5 + float(np.average(friction['excess'], weights=friction['sizes']))
+
+
+def run_network(
+    network: Network, path: Path, runs_dir: Path, minutes: float | None = None
+) -> dict[Run, dict[str, Any]]:
+    """Runs what `path` has no line of; returns all lines that there are.
+
+    Controls come last, because they are told what the others came to.
+    """
+
+    def train(config: Any) -> Any:
+        result = network.train(config, silent, read)
+        if config.seed != network.seeds[0]:
+            for metrics in result.metrics:
+                if 'friction' in metrics:
+                    # A tenth of the file suffices to show distributions.
+                    del metrics['friction']['bins']
+        return result
+
+    go_on = functools.partial(
+        run_missing, path, train=train, runs_dir=runs_dir, minutes=minutes
+    )
+    record = Record(path)
+    for _ in ('what is observed', 'what is told of it'):
+        configs = {run.name: config_of(network, run, record) for run in network.runs()}
+        record = go_on({n: c for n, c in configs.items() if c is not None})
+    return results(network, record)
+
+
+def embedded(data_dir: Path | None) -> dict[str, Network]:
+    """Small networks on what comes with Python and scikit-learn, and some of CIFAR."""
+    rates = (5e-4, 2e-3, 8e-3, 3.2e-2)
+    networks = {
+        'resnet50': Network(
+            CifarConfig(width=8, batch_size=64, epochs=4, checkpoint_every=4),
+            rates,
+            (0, 1),
+            scaled_rate=2e-3,
+        ),
+        'transformer': Network(
+            LmConfig(width=32, layers=2, context=64, batch_size=64, epochs=2),
+            rates,
+            (0, 1),
+            scaled_rate=2e-3,
+        ),
+    }
+    if data_dir is not None:
+        config = CifarConfig(
+            dataset='cifar10',
+            data_dir=data_dir,
+            limit_train=2000,
+            limit_test=1000,
+            width=8,
+            batch_size=64,
+            epochs=3,
+        )
+        networks['cifar10'] = Network(config, (1e-3,), (0,), arms=('diffgrad',))
+    return networks
+
+
+def paper(data_dir: Path | None) -> dict[str, Network]:
+    """The paper's network and a Transformer of 19 million parameters, for a GPU."""
+    rates = (1.25e-4, 5e-4, 2e-3, 8e-3, 3.2e-2)
+    seeds = (0, 1, 2)
+    transformer = LmConfig(
+        width=512, layers=6, heads=8, context=256, batch_size=32, epochs=6
+    )
+    networks = {'transformer': Network(transformer, rates, seeds, scaled_rate=5e-4)}
+    if data_dir is not None:
+        resnet = CifarConfig(
+            dataset='cifar10', data_dir=data_dir, epochs=30, precision='bfloat16'
+        )
+        networks['resnet50'] = Network(resnet, rates, seeds, scaled_rate=5e-4)
+    return networks
+
+
+def smoke(data_dir: Path | None) -> dict[str, Network]:
+    """The least that goes all ways."""
+    del data_dir
+    digits = CifarConfig(
+        model='mlp', width=4, batch_size=128, epochs=2, limit_train=256, limit_test=64
+    )
+    return {'mlp': Network(digits, (1e-3, 1e-2), (0, 1), scaled_rate=1e-3)}
+
+
+SCALES = {'embedded': embedded, 'paper': paper, 'smoke': smoke}
