@@ -162,7 +162,14 @@ def embedded(data_dir: Path | None) -> dict[str, Network]:
             scaled_rate=2e-3,
         ),
         'transformer': Network(
-            LmConfig(width=32, layers=2, context=64, batch_size=64, epochs=2),
+            LmConfig(
+                width=32,
+                layers=2,
+                context=64,
+                limit_train=50_000,
+                epochs=3,
+                checkpoint_every=3,
+            ),
             rates,
             (0, 1),
             scaled_rate=2e-3,

@@ -38,6 +38,9 @@ class Config:
         "Python's own documentation",
     )
     tokens: Literal['bytes', 'words'] = option('bytes', 'what the text is made of')
+    limit_train: int | None = option(
+        None, 'use only the first N tokens of the training text'
+    )
     model: Literal['transformer', 'lstm'] = option('transformer', 'the network')
     layers: int = option(2, 'how deep it is')
     width: int = option(128, 'features of the embedding and between layers')
@@ -151,6 +154,7 @@ LEAST = {
     'heads': 1,
     'hidden': 1,
     'layers': 1,
+    'limit_train': 1,
     'sample': 0,
     'width': 1,
 }

@@ -63,7 +63,7 @@ def train(
         number any more.
     """
     check(config)
-    text = texts.load(config.data_dir, config.tokens)
+    text = limited(texts.load(config.data_dir, config.tokens), config.limit_train)
     mesh = make_mesh(config.fsdp)
     check_batch(config, text, mesh)
     if not leads():
@@ -156,6 +156,16 @@ def clipped(
     optimizer: optax.GradientTransformation, norm: float
 ) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(norm), optimizer)
+
+
+def limited(text: Text, limit: int | None) -> Text:
+    """The first tokens of the training text, as many as `limit` says."""
+    if limit is not None and limit > len(text.train):
+        raise UserError(
+            f'--limit-train {limit} is more than the {len(text.train)} tokens that '
+            'there are'
+        )
+    return text._replace(train=text.train[:limit])
 
 
 def check_batch(config: Config, text: Text, mesh: Mesh) -> None:
