@@ -6,6 +6,7 @@ what is below 2⁻²⁴, where ξ is ½ exactly, and bin k what is from 2^(k −
 2^(k − 24).
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -109,6 +110,6 @@ def read(opt_state: Any) -> tuple[Any, dict[str, Any]]:
     return state, seen
 
 
-def rounded(values: np.ndarray) -> list[float]:
+def rounded(values: Iterable[float]) -> list[float]:
     """As JSON has them, to four digits."""
     return [float(f'{value:.4g}') for value in values]

@@ -17,6 +17,7 @@ from examples.cifar.train import train as train_cifar
 from examples.common.observe import read
 from examples.common.processes import silent
 from examples.common.record import Record, run_missing
+from examples.half_rate.layers import compact
 from examples.lm.config import Config as LmConfig
 from examples.lm.train import train as train_lm
 
@@ -56,8 +57,9 @@ class Network(NamedTuple):
     config: Any  # of all runs
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
+    close: float  # the rate that is looked at closely
     arms: tuple[str, ...] = tuple(ARMS)
-    scaled_rate: float | None = None  # of the runs with the loss multiplied
+    scaled: tuple[str, ...] = SCALED  # at that rate, with the loss multiplied
 
     @property
     def score(self) -> str:
@@ -70,20 +72,15 @@ class Network(NamedTuple):
 
     def runs(self) -> list[Run]:
         """All of them, those that others need first."""
-        runs = [
-            Run(arm, rate, seed)
-            for arm in sorted(self.arms, key=FROZEN.__contains__)
-            for rate in self.rates
+        plain = [(arm, rate, 1.0) for arm in self.arms for rate in self.rates]
+        plain += [
+            (arm, self.close, factor) for arm in self.scaled for factor in FACTORS
+        ]
+        return [
+            Run(arm, rate, seed, factor)
+            for arm, rate, factor in sorted(plain, key=lambda of: of[0] in FROZEN)
             for seed in self.seeds
         ]
-        if self.scaled_rate is not None:
-            runs += [
-                Run(arm, self.scaled_rate, seed, factor)
-                for arm in sorted(SCALED, key=FROZEN.__contains__)
-                for factor in FACTORS
-                for seed in self.seeds
-            ]
-        return runs
 
 
 def config_of(network: Network, run: Run, record: Record) -> Any:
@@ -119,11 +116,6 @@ def mean_by_array(line: Mapping[str, Any]) -> np.ndarray:
     return 0.5 + np.mean(epochs, axis=0)
 
 
-def mean_of_all(friction: Mapping[str, Any]) -> float:
-    """The mean of ξ over all elements and the steps of an epoch."""
-    return 0.5 + float(np.average(friction['excess'], weights=friction['sizes']))
-
-
 def run_network(
     network: Network, path: Path, runs_dir: Path, minutes: float | None = None
 ) -> dict[Run, dict[str, Any]]:
@@ -134,11 +126,12 @@ def run_network(
 
     def train(config: Any) -> Any:
         result = network.train(config, silent, read)
-        if config.seed != network.seeds[0]:
-            for metrics in result.metrics:
-                if 'friction' in metrics:
-                    # A tenth of the file suffices to show distributions.
-                    del metrics['friction']['bins']
+        first = (
+            config.seed == network.seeds[0] and config.learning_rate == network.close
+        )
+        for metrics in result.metrics:
+            if 'friction' in metrics:
+                metrics['friction'] = compact(metrics['friction'], layers=first)
         return result
 
     go_on = functools.partial(
@@ -159,7 +152,7 @@ def embedded(data_dir: Path | None) -> dict[str, Network]:
             CifarConfig(width=8, batch_size=64, epochs=4, checkpoint_every=4),
             rates,
             (0, 1),
-            scaled_rate=2e-3,
+            close=2e-3,
         ),
         'transformer': Network(
             LmConfig(
@@ -172,7 +165,7 @@ def embedded(data_dir: Path | None) -> dict[str, Network]:
             ),
             rates,
             (0, 1),
-            scaled_rate=2e-3,
+            close=2e-3,
         ),
     }
     if data_dir is not None:
@@ -185,7 +178,9 @@ def embedded(data_dir: Path | None) -> dict[str, Network]:
             batch_size=64,
             epochs=3,
         )
-        networks['cifar10'] = Network(config, (1e-3,), (0,), arms=('diffgrad',))
+        networks['cifar10'] = Network(
+            config, (1e-3,), (0,), 1e-3, arms=('diffgrad',), scaled=()
+        )
     return networks
 
 
@@ -196,12 +191,12 @@ def paper(data_dir: Path | None) -> dict[str, Network]:
     transformer = LmConfig(
         width=512, layers=6, heads=8, context=256, batch_size=32, epochs=6
     )
-    networks = {'transformer': Network(transformer, rates, seeds, scaled_rate=5e-4)}
+    networks = {'transformer': Network(transformer, rates, seeds, close=5e-4)}
     if data_dir is not None:
         resnet = CifarConfig(
             dataset='cifar10', data_dir=data_dir, epochs=30, precision='bfloat16'
         )
-        networks['resnet50'] = Network(resnet, rates, seeds, scaled_rate=5e-4)
+        networks['resnet50'] = Network(resnet, rates, seeds, close=5e-4)
     return networks
 
 
@@ -211,7 +206,7 @@ def smoke(data_dir: Path | None) -> dict[str, Network]:
     digits = CifarConfig(
         model='mlp', width=4, batch_size=128, epochs=2, limit_train=256, limit_test=64
     )
-    return {'mlp': Network(digits, (1e-3, 1e-2), (0, 1), scaled_rate=1e-3)}
+    return {'mlp': Network(digits, (1e-3, 1e-2), (0, 1), close=1e-3)}
 
 
 SCALES = {'embedded': embedded, 'paper': paper, 'smoke': smoke}
