@@ -5,7 +5,8 @@ network has the same rates, seeds and epochs.
 """
 
 import dataclasses
-import functools
+import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,15 +72,15 @@ class Network(NamedTuple):
         return train_lm if isinstance(self.config, LmConfig) else train_cifar
 
     def runs(self) -> list[Run]:
-        """All of them, those that others need first."""
+        """All of them, seed by seed, those that others need first."""
         plain = [(arm, rate, 1.0) for arm in self.arms for rate in self.rates]
         plain += [
             (arm, self.close, factor) for arm in self.scaled for factor in FACTORS
         ]
         return [
             Run(arm, rate, seed, factor)
-            for arm, rate, factor in sorted(plain, key=lambda of: of[0] in FROZEN)
             for seed in self.seeds
+            for arm, rate, factor in sorted(plain, key=lambda of: of[0] in FROZEN)
         ]
 
 
@@ -117,9 +118,11 @@ def mean_by_array(line: Mapping[str, Any]) -> np.ndarray:
 
 
 def run_network(
-    network: Network, path: Path, runs_dir: Path, minutes: float | None = None
+    network: Network, path: Path, runs_dir: Path, deadline: float = math.inf
 ) -> dict[Run, dict[str, Any]]:
     """Runs what `path` has no line of; returns all lines that there are.
+
+    After `deadline`, in `time.monotonic`, no run is begun.
 
     Controls come last, because they are told what the others came to.
     """
@@ -134,13 +137,25 @@ def run_network(
                 metrics['friction'] = compact(metrics['friction'], layers=first)
         return result
 
-    go_on = functools.partial(
-        run_missing, path, train=train, runs_dir=runs_dir, minutes=minutes
-    )
     record = Record(path)
-    for _ in ('what is observed', 'what is told of it'):
-        configs = {run.name: config_of(network, run, record) for run in network.runs()}
-        record = go_on({n: c for n, c in configs.items() if c is not None})
+    for seed in network.seeds:
+        for _ in ('what is observed', 'what is told of it'):
+            configs = {
+                run.name: config_of(network, run, record)
+                for run in network.runs()
+                if run.seed == seed
+            }
+            record = run_missing(
+                path,
+                {
+                    name: config
+                    for name, config in configs.items()
+                    if config is not None
+                },
+                train,
+                runs_dir=runs_dir,
+                minutes=(deadline - time.monotonic()) / 60,
+            )
     return results(network, record)
 
 

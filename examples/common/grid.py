@@ -1,0 +1,117 @@
+"""What runs over a grid of learning rates come to, in a table and in a picture."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+Metrics = list[dict[str, Any]]  # of each epoch
+
+# The runs of all seeds, for each arm and each rate.
+Arms = Mapping[str, Mapping[float, Sequence[Metrics]]]
+
+
+def last(runs: Sequence[Metrics], key: str) -> list[float]:
+    """The last epoch's `key` of each run."""
+    return [metrics[-1][key] for metrics in runs]
+
+
+def chosen(of_rates: Mapping[float, Sequence[Metrics]], key: str) -> float:
+    """The rate whose runs have the lowest mean of `key` after the last epoch."""
+    return min(of_rates, key=lambda rate: statistics.mean(last(of_rates[rate], key)))
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± sample standard deviation, the mean alone of a single value."""
+    return _plus_minus(values, digits, 1.0)
+
+
+def mean_with_error(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard error of the mean, the mean alone of a single value."""
+    return _plus_minus(values, digits, len(values) ** -0.5)
+
+
+def _plus_minus(values: Sequence[float], digits: int, factor: float) -> str:
+    mean = f'{statistics.mean(values):.{digits}f}'
+    if len(values) == 1:
+        return mean
+    return f'{mean} ± {factor * statistics.stdev(values):.{digits}f}'
+
+
+def over_rates(
+    arms: Arms,
+    rates: Sequence[float],
+    *,
+    choose: str,
+    show: str,
+    digits: int,
+    factor: float = 1.0,
+) -> str:
+    """Each arm at each rate, and at the one where `choose` is lowest, in Markdown.
+
+    Args:
+      arms: the runs that there are; a rate is chosen only from all of them.
+      rates: of every arm.
+      choose: the metric that chooses the rate; not the one that is shown.
+      show: the metric that is shown, mean and standard deviation over the seeds.
+      digits: of what is shown.
+      factor: what is shown is multiplied by it.
+    """
+    rows = []
+    for arm, of_rates in arms.items():
+        cells = dict.fromkeys([*rates, 'chosen', 'there'], '–')
+        for rate, runs in of_rates.items():
+            cells[rate] = spread([factor * x for x in last(runs, show)], digits)
+        if len(of_rates) == len(rates):
+            rate = chosen(of_rates, choose)
+            cells |= {'chosen': f'{rate:g}', 'there': cells[rate]}
+        rows.append([arm, *cells.values()])
+    header = ['arm', *(f'{rate:g}' for rate in rates), 'chosen', 'there']
+    return markdown(header, rows)
+
+
+def markdown(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1
+) -> str:
+    """A table whose first columns are flushed left."""
+    rule = '|'.join(['---'] * left + ['---:'] * (len(header) - left))
+    return '\n'.join([row_of(header), f'|{rule}|', *map(row_of, rows)])
+
+
+def row_of(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def draw_grid(
+    path: Path,
+    panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
+    styles: Mapping[str, Mapping[str, Any]],
+    label: str,
+) -> None:
+    """Draws a panel for each title: a line through the means of each arm.
+
+    Args:
+      path: of the PNG file.
+      panels: for each title, arm and place on the logarithmic axis the values, of
+        which each is a point.
+      styles: how each arm is drawn.
+      label: of the axis.
+    """
+    figure = Figure(figsize=(6 * len(panels), 4.5), layout='constrained')
+    for axes, (title, arms) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for arm, values in arms.items():
+            means = [statistics.mean(of_place) for of_place in values.values()]
+            axes.plot(list(values), means, label=arm, **styles[arm])
+            for place, of_place in values.items():
+                points = [place] * len(of_place)
+                axes.plot(points, of_place, '.', color=styles[arm]['color'])
+        axes.set_xscale('log')
+        axes.set_xlabel(label)
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=90)

@@ -1,0 +1,105 @@
+"""The answer in three pictures: friction by layer and epoch, rates, loss scales."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from examples.common.grid import draw_grid
+from examples.common.observe import BINS
+from examples.half_rate.experiment import Network, Run
+from examples.half_rate.table import (
+    Lines,
+    all_bins,
+    at_factors,
+    at_rates,
+    scores,
+    title,
+)
+
+# Controls are drawn like what they control, but broken.
+STYLES = {
+    'adam': {'color': 'tab:blue', 'linestyle': '-'},
+    'adam-half': {'color': 'tab:blue', 'linestyle': '--'},
+    'diffgrad': {'color': 'tab:orange', 'linestyle': '-'},
+    'diffgrad-frozen': {'color': 'tab:orange', 'linestyle': '--'},
+    'relative': {'color': 'tab:green', 'linestyle': '-'},
+    'relative-frozen': {'color': 'tab:green', 'linestyle': '--'},
+}
+
+
+def draw(
+    out_dir: Path, networks: Mapping[str, Network], lines: Mapping[str, Lines]
+) -> None:
+    """Draws what there is, a column for each network."""
+    compared = {name: n for name, n in networks.items() if len(n.arms) > 1}
+    draw_frictions(out_dir / 'half_rate-friction.png', networks, lines)
+    draw_grid(
+        out_dir / 'half_rate-rates.png',
+        {
+            title(name, network): {
+                arm: {
+                    rate: scores(network, there)
+                    for rate, there in at_rates(network, lines[name], arm).items()
+                }
+                for arm in network.arms
+            }
+            for name, network in compared.items()
+        },
+        STYLES,
+        'learning rate',
+    )
+    draw_grid(
+        out_dir / 'half_rate-loss.png',
+        {
+            f'{title(name, network)}, rate {network.close:g}': {
+                arm: {
+                    factor: scores(network, there)
+                    for factor, there in at_factors(network, lines[name], arm).items()
+                }
+                for arm in network.scaled
+            }
+            for name, network in compared.items()
+        },
+        STYLES,
+        'factor of the loss',
+    )
+
+
+def draw_frictions(
+    path: Path, networks: Mapping[str, Network], lines: Mapping[str, Lines]
+) -> None:
+    """Layers × epochs, coloured by the mean of ξ − ½; below, all elements' ξ − ½."""
+    runs = {
+        name: lines[name].get(Run('diffgrad', network.close, network.seeds[0]))
+        for name, network in networks.items()
+    }
+    runs = {name: line for name, line in runs.items() if line is not None}
+    figure = Figure(figsize=(5 * max(1, len(runs)), 10), layout='constrained')
+    grid = figure.subplots(2, max(1, len(runs)), squeeze=False, height_ratios=(2, 1))
+    for (name, line), maps, curves in zip(runs.items(), *grid, strict=True):
+        epochs = [metrics['friction'] for metrics in line['metrics']]
+        layers = list(epochs[0]['layers'])
+        means = [[of_epoch['layers'][x]['mean'] for of_epoch in epochs] for x in layers]
+        image = maps.imshow(
+            np.maximum(means, 2.0**-24), aspect='auto', norm=LogNorm(1e-6, 0.5)
+        )
+        maps.set_yticks(
+            range(len(layers)), layers, fontsize=6 if len(layers) > 20 else 8
+        )
+        maps.set_xticks(range(len(epochs)), range(1, len(epochs) + 1))
+        maps.set_title(f'{name}: mean of ξ − ½')
+        maps.set_xlabel('epoch')
+        figure.colorbar(image, ax=maps)
+        for number, friction in enumerate(epochs, start=1):
+            color = str(0.75 * (1 - number / len(epochs)))
+            curves.stairs(all_bins(friction), color=color, label=f'epoch {number}')
+        ticks = range(7, BINS, 6)
+        labels = (f'2$^{{{tick - BINS}}}$' for tick in ticks)
+        curves.set_xticks([0.5, *ticks], ['0', *labels])
+        curves.set_xlabel('ξ − ½')
+        curves.set_ylabel('part of all elements')
+        curves.legend(fontsize=8)
+    figure.savefig(path, dpi=90)

@@ -1,0 +1,77 @@
+"""Is diffGrad only Adam at half the learning rate? Trains, and draws the answer.
+
+python -m examples.half_rate.run
+
+Every run is a line of a file that only grows; a run that has its line is not repeated.
+"""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from examples.common import cli
+from examples.common.cli import option
+from examples.common.record import Record
+from examples.common.run import write_atomically
+from examples.half_rate.experiment import SCALES, Network, results, run_network
+from examples.half_rate.pictures import draw
+from examples.half_rate.table import tables
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the command is told."""
+
+    scale: Literal['embedded', 'paper', 'smoke'] = option(
+        'embedded', 'how large the networks are; paper is for a GPU'
+    )
+    data_dir: Path | None = option(
+        None, 'where CIFAR-10 lies; left out, what needs it is not run'
+    )
+    out_dir: Path = option(Path('runs/half_rate'), 'where everything is written')
+    minutes: float | None = option(
+        None, 'after which no run is begun; the same command goes on'
+    )
+    smoke: bool = option(False, 'the same as --scale smoke')
+
+
+def path_of(out_dir: Path, network: str) -> Path:
+    return out_dir / f'half_rate-{network}.jsonl'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    settings = cli.parse(Settings, argv, description=__doc__)
+    scale = 'smoke' if settings.smoke else settings.scale
+    networks = SCALES[scale](settings.data_dir)
+    out_dir = settings.out_dir
+    minutes = math.inf if settings.minutes is None else settings.minutes
+    deadline = time.monotonic() + 60 * minutes
+    for name, network in networks.items():
+        print(f'{name}: {len(network.runs())} runs', flush=True)
+        run_network(network, path_of(out_dir, name), out_dir / 'runs' / name, deadline)
+    show(networks, out_dir, scale)
+
+
+def show(networks: dict[str, Network], out_dir: Path, scale: str) -> None:
+    """Tables and pictures of what there is, and `half_rate.json` if that is all."""
+    lines = {
+        name: results(network, Record(path_of(out_dir, name)))
+        for name, network in networks.items()
+    }
+    text = tables(networks, lines)
+    print(f'\n{text}\n\neverything is in {out_dir}')
+    write_atomically(out_dir / 'half_rate.md', text + '\n')
+    draw(out_dir, networks, lines)
+    if all(len(lines[name]) == len(networks[name].runs()) for name in networks):
+        counts = {name: len(of_network) for name, of_network in lines.items()}
+        summary = json.dumps({'scale': scale, 'runs': counts}, indent=1)
+        write_atomically(out_dir / 'half_rate.json', summary + '\n')
+
+
+if __name__ == '__main__':
+    cli.run(main)
