@@ -5,6 +5,7 @@ network has the same rates, seeds and epochs.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -155,6 +156,7 @@ def run_network(
                 train,
                 runs_dir=runs_dir,
                 minutes=(deadline - time.monotonic()) / 60,
+                say=functools.partial(print, flush=True),
             )
     return results(network, record)
 
