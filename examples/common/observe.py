@@ -69,9 +69,8 @@ def distribution(coefficients: Any) -> tuple[jax.Array, jax.Array]:
     sizes = np.array([leaf.size for leaf in leaves])
     # All arrays in one: a histogram for each would be compiled for each.
     excess = jnp.concatenate([leaf.ravel() for leaf in leaves]) - 0.5
-    owner = jnp.repeat(
-        jnp.arange(len(leaves)), sizes, total_repeat_length=int(sizes.sum())
-    )
+    # Broadcasts: XLA would work `jnp.repeat` out itself, and take long over it.
+    owner = jnp.concatenate([jnp.full(size, i) for i, size in enumerate(sizes)])
     place = jnp.where(excess > 0.0, jnp.frexp(excess)[1] + BINS - 1, 0)
     place = jnp.clip(place, 0, BINS - 1)
     counts = jnp.zeros((len(leaves), BINS), jnp.float32).at[owner, place].add(1.0)

@@ -78,10 +78,11 @@ class Network(NamedTuple):
         plain += [
             (arm, self.close, factor) for arm in self.scaled for factor in FACTORS
         ]
+        plain.sort(key=lambda of: (of[0] in FROZEN, of[1] != self.close))
         return [
             Run(arm, rate, seed, factor)
             for seed in self.seeds
-            for arm, rate, factor in sorted(plain, key=lambda of: of[0] in FROZEN)
+            for arm, rate, factor in plain
         ]
 
 

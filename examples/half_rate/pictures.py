@@ -77,8 +77,10 @@ def draw_frictions(
         for name, network in networks.items()
     }
     runs = {name: line for name, line in runs.items() if line is not None}
-    figure = Figure(figsize=(5 * max(1, len(runs)), 10), layout='constrained')
-    grid = figure.subplots(2, max(1, len(runs)), squeeze=False, height_ratios=(2, 1))
+    if not runs:
+        return
+    figure = Figure(figsize=(5 * len(runs), 10), layout='constrained')
+    grid = figure.subplots(2, len(runs), squeeze=False, height_ratios=(2, 1))
     for (name, line), maps, curves in zip(runs.items(), *grid, strict=True):
         epochs = [metrics['friction'] for metrics in line['metrics']]
         layers = list(epochs[0]['layers'])

@@ -1,0 +1,303 @@
+"""examples: friction as it is observed, its controls, and the page that they make."""
+
+import functools
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffgrad_optax import friction_coefficients, with_friction
+from examples.common.cli import UserError
+from examples.common.grid import chosen, mean_with_error, over_rates, spread
+from examples.common.observe import BINS, observed, read
+from examples.common.optimizers import compose, make_optimizer
+from examples.common.rates import Length
+from examples.common.record import Record
+from examples.half_rate import experiment, run
+from examples.half_rate.layers import compact
+from examples.half_rate.table import tables
+
+RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
+SHAPES = {'w': (7, 5), 'b': (3,)}
+
+
+def make(name, learning_rate=0.1):
+    return make_optimizer(
+        compose(name),
+        learning_rate=learning_rate,
+        schedule='constant',
+        length=Length(10, 1),
+        seed=0,
+    )
+
+
+def gradients(count=6):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield {
+            name: jnp.asarray(10.0 ** rng.uniform(-9, 2) * rng.normal(size=shape))
+            for name, shape in SHAPES.items()
+        }
+
+
+def trajectory(optimizer, scale=1.0):
+    """The parameters after each step, and the last state."""
+    params = {name: jnp.zeros(shape) for name, shape in SHAPES.items()}
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    positions = []
+    for grads in gradients():
+        grads = jax.tree.map(lambda grad: scale * grad, grads)
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        positions.append(params)
+    return positions, state
+
+
+def assert_equal(trees, others):
+    jax.tree.map(np.testing.assert_array_equal, trees, others)
+
+
+@pytest.mark.parametrize('friction', ['dfc', 'relative_dfc'])
+@pytest.mark.usefixtures('float32')
+def test_what_is_observed_are_the_coefficients_computed_beside_it(friction):
+    plain = with_friction(optax.scale_by_adam(), friction)
+    watching = observed(plain, friction)
+    params = {name: jnp.zeros(shape) for name, shape in SHAPES.items()}
+    state, watched = plain.init(params), watching.init(params)
+    update, update_watched = jax.jit(plain.update), jax.jit(watching.update)
+    coefficients_of = jax.jit(friction_coefficients, static_argnums=2)
+    excess, bins, edges = [], [], 2.0 ** np.arange(-24, 1)
+    for grads in gradients():
+        coefficients = coefficients_of(grads, state, friction)
+        excess.append([np.mean(np.float64(x) - 0.5) for x in coefficients.values()])
+        bins.append(
+            [
+                np.bincount(np.digitize(np.float64(x).ravel() - 0.5, edges), None, BINS)
+                / x.size
+                for x in coefficients.values()
+            ]
+        )
+        _, state = update(grads, state)
+        _, watched = update_watched(grads, watched)
+    _, seen = read(watched)
+    assert seen['friction']['arrays'] == list(coefficients)
+    assert seen['friction']['sizes'] == [x.size for x in coefficients.values()]
+    np.testing.assert_allclose(
+        seen['friction']['excess'], np.mean(excess, 0), rtol=1e-3, atol=1e-8
+    )
+    np.testing.assert_allclose(seen['friction']['bins'], np.mean(bins, 0), rtol=1e-3)
+    assert np.count_nonzero(np.mean(bins, 0)) > 5
+
+
+@pytest.mark.usefixtures('float32')
+@pytest.mark.parametrize('name', ['diffgrad', 'adam+friction=relative_dfc'])
+def test_observing_changes_no_bit_of_the_parameters(name):
+    assert_equal(trajectory(make(name))[0], trajectory(make(f'{name}+observed'))[0])
+
+
+def test_reading_begins_anew_and_leaves_the_rest():
+    _, state = trajectory(make('diffgrad+observed'))
+    began, seen = read(state)
+    again, _ = read(trajectory(make('diffgrad+observed'))[1])
+    assert seen and jax.tree.structure(began) == jax.tree.structure(state)
+    assert_equal(began, again)
+    steps = optax.tree.get(began, 'steps')
+    assert steps == 0 and optax.tree.get(state, 'steps') == 6
+    assert_equal(optax.tree.get(began, 'prev_grad'), optax.tree.get(state, 'prev_grad'))
+
+
+def test_nothing_is_read_from_a_state_that_observes_nothing():
+    _, state = trajectory(make('diffgrad'))
+    began, seen = read(state)
+    assert seen == {}
+    assert_equal(began, state)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('adam+observed', 'observed needs a friction'),
+        ('diffgrad+observed+quantized', 'not read from a quantized'),
+        ('adam+frozen=half', 'frozen half must be numbers'),
+        ('adam+frozen=0.5,-1', 'frozen 0.5,-1 must be numbers'),
+        ('adam+loss_scale=-1', 'loss_scale -1.0 must be'),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        make(name)
+
+
+def test_frozen_is_adam_times_a_constant_for_each_array():
+    frozen, _ = trajectory(make('adam+frozen=0.25,0.75'))
+    adam, _ = trajectory(make('adam'))
+    for ours, theirs in zip(frozen, adam, strict=True):
+        # In the order of the arrays in the tree: b before w.
+        np.testing.assert_allclose(ours['b'], 0.25 * theirs['b'], rtol=1e-12)
+        np.testing.assert_allclose(ours['w'], 0.75 * theirs['w'], rtol=1e-12)
+
+
+def test_one_frozen_number_is_for_all_arrays_and_half_is_that_of_one_half():
+    assert_equal(
+        trajectory(make('adam+frozen=0.5'))[0], trajectory(make('adam-half'))[0]
+    )
+
+
+def test_frozen_numbers_that_do_not_fit_the_arrays_are_refused():
+    with pytest.raises(UserError, match='3 numbers for 2 arrays'):
+        trajectory(make('adam+frozen=1,2,3'))
+
+
+@pytest.mark.parametrize('name', ['diffgrad', 'sgd', 'adam+l2=0'])
+def test_loss_scale_is_the_optimizer_on_multiplied_gradients(name):
+    scaled, _ = trajectory(make(f'{name}+loss_scale=100'))
+    expected, _ = trajectory(make(name), scale=100.0)
+    chex.assert_trees_all_close(scaled, expected, rtol=1e-12)
+    assert (scaled[-1]['w'] != trajectory(make(name))[0][-1]['w']).any()
+
+
+def test_coupled_decay_is_not_multiplied_with_the_loss():
+    optimizer = make('sgd+loss_scale=100+l2=0.5', learning_rate=1.0)
+    params = jnp.full(2, 4.0)
+    updates, _ = optimizer.update(jnp.ones(2), optimizer.init(params), params)
+    np.testing.assert_allclose(updates, -(100.0 + 0.5 * 4.0))
+
+
+def test_a_layer_has_the_mean_and_the_bins_of_its_elements():
+    friction = {
+        'arrays': ['blocks/3/conv/kernel', 'blocks/3/norm/bias', 'blocks/3/norm/scale'],
+        'sizes': [100, 1, 3],
+        'excess': [0.1, 0.4, 0.2],
+        'bins': [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]],
+    }
+    kept = compact(friction, layers=True)
+    assert kept['excess'] == friction['excess']
+    np.testing.assert_allclose(kept['mean'], 11.0 / 104, rtol=1e-3)
+    assert list(kept['layers']) == ['blocks 3 weights', 'blocks 3 vectors']
+    assert kept['layers']['blocks 3 vectors'] == {
+        'size': 4,
+        'mean': 0.25,
+        'bins': [0.75, 0.25],
+    }
+    assert 'layers' not in compact(friction, layers=False)
+
+
+def fake_train(config, say, read):
+    """Leaves what a run leaves; its scores are told by the seed and the rate."""
+    config.out_dir.mkdir()
+    (config.out_dir / 'config.json').write_text(
+        json.dumps({'settings': config.settings()})
+    )
+    line = {
+        'epoch': 1,
+        'seconds': 0.0,
+        'train_loss': config.learning_rate + config.seed,
+        'test_accuracy': 0.5 + 0.1 * config.seed,
+    }
+    if 'observed' in config.optimizer:
+        bins = [[0.0] * (BINS - 1) + [1.0]] * 2
+        line['friction'] = {
+            'arrays': ['a/kernel', 'a/bias'],
+            'sizes': [3, 1],
+            'excess': [0.1, 0.3 + config.learning_rate],
+            'bins': bins,
+        }
+    return SimpleNamespace(metrics=[line])
+
+
+@pytest.fixture(scope='module')
+def faked(tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp('half_rate')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, 'train_cifar', fake_train)
+        run.main(['--smoke', '--out-dir', str(out_dir)])
+    return out_dir
+
+
+def test_one_command_makes_lines_tables_pictures_and_says_that_it_is_done(faked):
+    runs = len(experiment.smoke(None)['mlp'].runs())
+    lines = (faked / 'half_rate-mlp.jsonl').read_text().splitlines()
+    assert len(lines) == runs
+    assert json.loads((faked / 'half_rate.json').read_text()) == {
+        'scale': 'smoke',
+        'runs': {'mlp': runs},
+    }
+    for picture in ('friction', 'rates', 'loss'):
+        assert (faked / f'half_rate-{picture}.png').stat().st_size > 5000
+    assert (
+        '| diffgrad − adam-half | 0.00 ± 0.00 |' in (faked / 'half_rate.md').read_text()
+    )
+
+
+def test_frozen_runs_are_told_the_means_of_the_same_rate_and_seed(faked):
+    network = experiment.smoke(None)['mlp']
+    record = Record(faked / 'half_rate-mlp.jsonl')
+    frozen = experiment.Run('diffgrad-frozen', 1e-2, 1)
+    config = experiment.config_of(network, frozen, record)
+    assert config.optimizer == 'adam+frozen=0.6,0.81'
+    assert config.seed == 1 and config.learning_rate == 1e-2
+
+
+def test_what_has_its_line_is_not_run_again(faked, monkeypatch):
+    before = (faked / 'half_rate-mlp.jsonl').read_bytes()
+    monkeypatch.setattr(experiment, 'train_cifar', None)
+    run.main(['--smoke', '--out-dir', str(faked)])
+    assert (faked / 'half_rate-mlp.jsonl').read_bytes() == before
+
+
+def test_without_time_nothing_is_run_and_it_is_not_called_done(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiment, 'train_cifar', None)
+    run.main(['--smoke', '--minutes', '-1', '--out-dir', str(tmp_path)])
+    assert not (tmp_path / 'half_rate.json').exists()
+    assert '| diffgrad | – | – | – | – |' in (tmp_path / 'half_rate.md').read_text()
+
+
+@pytest.mark.parametrize('scale', experiment.SCALES)
+def test_every_arm_of_a_network_has_the_same_rates_and_seeds(scale):
+    for network in experiment.SCALES[scale](Path('data')).values():
+        runs = network.runs()
+        assert len(set(runs)) == len(runs)
+        assert network.close in network.rates
+        budgets = {
+            arm: {(r.rate, r.seed) for r in runs if r.arm == arm and r.factor == 1.0}
+            for arm in network.arms
+        }
+        (budget,) = set(map(frozenset, budgets.values()))
+        assert len(budget) == len(network.rates) * len(network.seeds)
+
+
+def test_a_rate_is_chosen_by_its_mean_and_only_from_all_of_them():
+    def runs(*losses):
+        return [
+            [{'train_loss': 0.0, 'x': 1.0}, {'train_loss': y, 'x': y}] for y in losses
+        ]
+
+    of_rates = {0.1: runs(1.0, 5.0), 0.2: runs(2.5, 2.5)}
+    assert chosen(of_rates, 'train_loss') == 0.2
+    table = functools.partial(over_rates, choose='train_loss', show='x', digits=1)
+    assert table({'a': of_rates}, (0.1, 0.2)).endswith(
+        '| a | 3.0 ± 2.8 | 2.5 ± 0.0 | 0.2 | 2.5 ± 0.0 |'
+    )
+    assert table({'a': of_rates}, (0.1, 0.2, 0.3)).endswith('| 2.5 ± 0.0 | – | – | – |')
+
+
+def test_spreads_are_those_of_samples_and_errors_those_of_means():
+    assert spread([1.0, 2.0, 3.0, 4.0], 3) == '2.500 ± 1.291'
+    assert mean_with_error([1.0, 2.0, 3.0, 4.0], 3) == '2.500 ± 0.645'
+    assert spread([1.0], 2) == mean_with_error([1.0], 2) == '1.00'
+
+
+def test_the_committed_table_is_that_of_the_committed_lines():
+    networks = experiment.embedded(Path('data'))
+    lines = {
+        name: experiment.results(network, Record(run.path_of(RESULTS, name)))
+        for name, network in networks.items()
+    }
+    assert tables(networks, lines) + '\n' == (RESULTS / 'half_rate.md').read_text()
