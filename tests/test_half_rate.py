@@ -21,6 +21,7 @@ from examples.common.rates import Length
 from examples.common.record import Record
 from examples.half_rate import experiment, run
 from examples.half_rate.layers import compact
+from examples.half_rate.pictures import from_input
 from examples.half_rate.table import tables
 
 RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
@@ -187,6 +188,24 @@ def test_a_layer_has_the_mean_and_the_bins_of_its_elements():
         'bins': [0.75, 0.25],
     }
     assert 'layers' not in compact(friction, layers=False)
+
+
+def test_layers_are_drawn_from_the_input_to_the_output():
+    resnet = ['blocks 0 weights', 'blocks 1 weights', 'conv weights', 'head vectors']
+    assert from_input([*resnet, 'norm vectors']) == [
+        'conv weights',
+        'norm vectors',
+        'blocks 0 weights',
+        'blocks 1 weights',
+        'head vectors',
+    ]
+    transformer = ['blocks 0 vectors', 'embed weights', 'head weights', 'norm vectors']
+    assert from_input(transformer) == [
+        'embed weights',
+        'blocks 0 vectors',
+        'norm vectors',
+        'head weights',
+    ]
 
 
 def fake_train(config, say, read):

@@ -42,8 +42,7 @@ def compact(friction: Mapping[str, Any], layers: bool) -> dict[str, Any]:
 def layer_of(name: str) -> str:
     """The layer of the array `name`, and whether it is weights or vectors.
 
-    >>> layer_of('blocks/3/conv1/linear/kernel'), layer_of('norm/scale')
-    ('blocks 3 weights', 'norm vectors')
+    That of `blocks/3/norm/scale` is `blocks 3 vectors`.
     """
     first, *rest = name.split('/')
     number = f' {rest[0]}' if rest[0].isdecimal() else ''

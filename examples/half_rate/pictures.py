@@ -1,6 +1,6 @@
 """The answer in three pictures: friction by layer and epoch, rates, loss scales."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,7 @@ def draw_frictions(
     grid = figure.subplots(2, len(runs), squeeze=False, height_ratios=(2, 1))
     for (name, line), maps, curves in zip(runs.items(), *grid, strict=True):
         epochs = [metrics['friction'] for metrics in line['metrics']]
-        layers = list(epochs[0]['layers'])
+        layers = from_input(epochs[0]['layers'])
         means = [[of_epoch['layers'][x]['mean'] for of_epoch in epochs] for x in layers]
         image = maps.imshow(
             np.maximum(means, 2.0**-24), aspect='auto', norm=LogNorm(1e-6, 0.5)
@@ -105,3 +105,16 @@ def draw_frictions(
         curves.set_ylabel('part of all elements')
         curves.legend(fontsize=8)
     figure.savefig(path, dpi=90)
+
+
+def from_input(layers: Iterable[str]) -> list[str]:
+    """The layers of a ResNet or a Transformer from the input to the output."""
+    layers = list(layers)
+    # A ResNet's norm follows its first convolution, a Transformer's its last block.
+    resnet = 'conv weights' in layers
+    order = ['conv', 'norm'] if resnet else ['embed']
+    order += ['blocks'] if resnet else ['blocks', 'norm']
+    return sorted(
+        layers,
+        key=lambda layer: [*order, layer.split()[0]].index(layer.split()[0]),
+    )
