@@ -1,0 +1,186 @@
+"""Runs what is missing of the diffGrad paper's tables, the most valuable first.
+
+python -m examples.tables.run --data-dir DATA --minutes 60
+
+Every run adds a line to the file of results as it ends; the same command goes on where
+it was stopped, in the middle of a run too.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from examples.cifar import data
+from examples.cifar.config import Config
+from examples.cifar.train import train
+from examples.common import cli
+from examples.common.cli import UserError, option
+from examples.common.record import Record, run_missing
+from examples.common.run import write_atomically
+from examples.tables.paper import TABLES, Cell, cells
+from examples.tables.scales import SCALES, Scale, configure, tiny
+
+DATASETS = ('cifar10', 'cifar100')
+RESULTS = Path('docs/results')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the tables are told."""
+
+    scale: Literal[*SCALES] = option(
+        'small',
+        'of the runs: for all of CIFAR-10 an hour a seed on two CPU cores, or the '
+        "paper's own",
+    )
+    tables: tuple[Literal[*TABLES], ...] = option(
+        tuple(TABLES), 'which to fill; first is five optimizers at batch size 128'
+    )
+    datasets: tuple[Literal[*DATASETS], ...] = option(DATASETS, 'which to train on')
+    seeds: tuple[int, ...] = option((0,), 'each cell is run with each')
+    minutes: float | None = option(None, 'after which no run is begun')
+    data_dir: Path | None = option(
+        None,
+        "where CIFAR's folders or archives are; left out, they are fetched and cached",
+    )
+    results: Path | None = option(
+        None, 'the file of results; left out, tables-SCALE.jsonl in docs/results'
+    )
+    runs_dir: Path | None = option(
+        None, 'where runs under way are; left out, runs/tables-SCALE'
+    )
+    out_dir: Path | None = option(
+        None,
+        'a folder for the file of results in place of docs/results, and for '
+        'tables-SCALE.json, which is there when nothing is missing',
+    )
+    smoke: bool = option(False, 'two tiny runs on digits, to see that everything works')
+
+
+def in_order(tables: Sequence[str], datasets: Sequence[str]) -> list[list[Cell]]:
+    """The cells in stages: the first question, the rest of CIFAR-10, CIFAR-100.
+
+    A stage is run with every seed before the next one begins; each cell is in one.
+    """
+    stages: list[list[Cell]] = []
+    seen: set[Cell] = set()
+    for dataset in datasets:
+        first = [name for name in tables if name == 'first']
+        rest = [name for name in tables if name != 'first']
+        for names in (first, rest):
+            wanted = [
+                cell
+                for name in names
+                if dataset in TABLES[name].datasets
+                for cell in cells(TABLES[name], dataset)
+            ]
+            stages.append([c for c in dict.fromkeys(wanted) if c not in seen])
+            seen.update(wanted)
+    return stages
+
+
+def plan(
+    stages: Sequence[Sequence[Cell]],
+    scale: Scale,
+    seeds: Sequence[int],
+    data_dir: Path | None,
+) -> dict[str, Config]:
+    """Every run by its name, in order."""
+    return {
+        '-'.join((*map(str, cell), f'seed{seed}')): configure(
+            cell, scale, seed, data_dir
+        )
+        for stage in stages
+        for seed in seeds
+        for cell in stage
+    }
+
+
+def available(datasets: Sequence[str], data_dir: Path | None) -> list[str]:
+    """The data sets that there are; says why the others are skipped.
+
+    Raises:
+      UserError: if there is none.
+    """
+    there, refusals = [], []
+    for dataset in datasets:
+        try:
+            data.load(dataset, data_dir)
+        except UserError as error:
+            refusals.append(error)
+            print(f'{dataset} is skipped: {error}', flush=True)
+        else:
+            there.append(dataset)
+    if not there:
+        raise refusals[0]
+    return there
+
+
+def missing(configs: dict[str, Config], record: Record) -> list[str]:
+    return [name for name, config in configs.items() if record.find(config) is None]
+
+
+def outlook(configs: dict[str, Config], record: Record) -> str:
+    """How much is left, and how long it takes if it is like what there is."""
+    if not (left := len(missing(configs, record))):
+        return 'nothing is missing'
+    ended = [run['seconds'] for c in configs.values() if (run := record.find(c))]
+    if not ended:
+        return f'missing: {left}; the first will tell how long they take'
+    minutes = left * sum(ended) / len(ended) / 60
+    return f'missing: {left}, about {minutes:.0f} min and their compilation'
+
+
+def fill(settings: Settings) -> None:
+    """Runs what is missing, and says what is left.
+
+    Raises:
+      UserError: as `train`, or if there is no data set.
+    """
+    name = f'tables-{settings.scale}'
+    if settings.smoke and settings.results is None and settings.out_dir is None:
+        raise UserError('--smoke makes no results to keep: name an --out-dir for them')
+    results = settings.results or (settings.out_dir or RESULTS) / f'{name}.jsonl'
+    runs_dir = settings.runs_dir or Path('runs') / name
+    scale = SCALES[settings.scale]
+    stages = in_order(settings.tables, settings.datasets)
+    if settings.smoke:
+        scale = tiny(scale)
+        first = [cell for stage in stages for cell in stage][:2]
+        stages = [[cell._replace(dataset='digits') for cell in first]]
+    wanted = plan(stages, scale, settings.seeds, settings.data_dir)
+    there = available(
+        list(dict.fromkeys(config.dataset for config in wanted.values())),
+        settings.data_dir,
+    )
+    runnable = {n: c for n, c in wanted.items() if c.dataset in there}
+    print(outlook(runnable, Record(results)), flush=True)
+
+    def say(line: str) -> None:
+        print(line, outlook(runnable, Record(results)), sep='; ', flush=True)
+
+    record = run_missing(
+        results,
+        runnable,
+        lambda config: train(config, say=lambda line: None),
+        runs_dir=runs_dir,
+        minutes=settings.minutes,
+        say=say,
+    )
+    left = missing(wanted, record)
+    print(f'{len(wanted) - len(left)} of {len(wanted)} runs are in {results}')
+    if settings.out_dir is not None and not left:
+        done = {'scale': dataclasses.asdict(scale), 'runs': len(wanted)}
+        write_atomically(settings.out_dir / f'{name}.json', json.dumps(done) + '\n')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    fill(cli.parse(Settings, argv, description=__doc__))
+
+
+if __name__ == '__main__':
+    cli.run(main)
