@@ -1,0 +1,1 @@
+"""The mix-and-match study: 18 optimizers, their control, and a mixture of theirs."""

@@ -1,0 +1,105 @@
+"""What the study shows: a table, and a picture for each group of optimizers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from examples.cifar.compare import spread
+from examples.cifar.config import Config
+from examples.common.record import Record
+from examples.study.experiments import ARMS, CONTROL, GROUPS, short
+
+WINDOW = 5  # epochs
+COLUMNS = {
+    'train_loss': ('training loss', 1.0, 4),
+    'test_loss': ('validation loss', 1.0, 4),
+    'test_accuracy': ('validation accuracy (%)', 100.0, 2),
+}
+
+# For each optimizer its runs, each a list of an epoch's metrics.
+Runs = dict[str, list[list[dict[str, Any]]]]
+
+
+def by_arm(record: Record, configs: Mapping[str, Config]) -> Runs:
+    """The runs of `configs` that there are."""
+    runs: Runs = {arm: [] for arm in ARMS}
+    for config in configs.values():
+        if (run := record.find(config)) is not None:
+            runs[config.optimizer].append(run['metrics'])
+    return runs
+
+
+def table(runs: Runs) -> str:
+    """The last epoch: mean ± sample standard deviation over the seeds."""
+    titles = [title for title, _, _ in COLUMNS.values()]
+    lines = [
+        f'| group | optimizer | {" | ".join(titles)} | seeds |',
+        f'|---|---|{"---:|" * (len(titles) + 1)}',
+    ]
+    groups = {arm: group for group, arms in GROUPS.items() for arm in arms}
+    for arm, of_arm in runs.items():
+        cells = [
+            spread([scale * metrics[-1][key] for metrics in of_arm], digits)
+            if of_arm
+            else 'not run'
+            for key, (_, scale, digits) in COLUMNS.items()
+        ]
+        group = groups.get(arm, 'control')
+        lines.append(
+            f'| {group} | `{short(arm)}` | {" | ".join(cells)} | {len(of_arm)} |'
+        )
+    return '\n'.join(lines)
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """The running mean over WINDOW epochs around each; over fewer at the ends."""
+    inside = np.ones(WINDOW)
+    counts = np.convolve(np.ones(len(values)), inside, 'same')
+    return np.convolve(values, inside, 'same') / counts
+
+
+def draw_group(path: Path, runs: Runs, group: str, title: str) -> None:
+    """Draws the losses of a group beside the control, smoothed over raw ones.
+
+    Args:
+      path: of the PNG file.
+      runs: of all optimizers.
+      group: one of GROUPS.
+      title: what was trained.
+    """
+    figure = Figure(figsize=(10, 4.2), layout='constrained')
+    for axes, key in zip(
+        figure.subplots(1, 2, sharey=True), ('train_loss', 'test_loss'), strict=True
+    ):
+        for index, arm in enumerate((CONTROL, *GROUPS[group])):
+            losses = [[line[key] for line in run] for run in runs[arm]]
+            color = 'black' if arm == CONTROL else f'C{index - 1}'
+            draw_arm(axes, losses, arm, color)
+        axes.set_title(f'{COLUMNS[key][0]}, mean over {WINDOW} epochs; pale: each run')
+        axes.set_xlabel('epoch')
+        axes.set_yscale('log')
+        axes.grid(alpha=0.3, which='both')
+    axes.legend(fontsize=8)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=90)
+
+
+def draw_arm(axes: Axes, losses: list[list[float]], arm: str, color: str) -> None:
+    """Draws each run as it is, and their mean smoothed; nothing of no runs."""
+    if not losses:
+        return
+    values = np.array(losses)
+    epochs = np.arange(1, values.shape[1] + 1)
+    axes.plot(epochs, values.T, color=color, alpha=0.2, linewidth=0.8)
+    axes.plot(
+        epochs,
+        smoothed(values.mean(0)),
+        color=color,
+        linestyle='--' if arm == CONTROL else '-',
+        linewidth=1.5,
+        label=short(arm),
+    )

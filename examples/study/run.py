@@ -1,0 +1,94 @@
+"""Trains one network with the study's 18 optimizers, their control and a mixture.
+
+python -m examples.study.run
+python -m examples.study.run --dataset cifar10 --data-dir DATA
+
+Every run adds a line to the file of results as it ends; the same command goes on where
+it was stopped, and draws what there is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from examples.cifar.train import train
+from examples.common import cli
+from examples.common.cli import option
+from examples.common.record import Record, run_missing
+from examples.common.run import write_atomically
+from examples.study.experiments import EXPERIMENTS, GROUPS, Experiment, plan
+from examples.study.report import by_arm, draw_group, table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the study is told."""
+
+    dataset: Literal[*EXPERIMENTS] = option(
+        'digits',
+        'digits and mnist have the MLP, cifar10 the CNN, cifar10-small a narrow one on '
+        'the first 2,000 images',
+    )
+    data_dir: Path | None = option(
+        None,
+        "where CIFAR's folder or archive is, or MNIST's four files; left out, they are "
+        'fetched and cached',
+    )
+    seeds: tuple[int, ...] = option((0, 1, 2), 'each optimizer is trained with each')
+    minutes: float | None = option(None, 'after which no run is begun')
+    results: Path | None = option(
+        None, 'the file of results; left out, study-DATASET.jsonl in docs/results'
+    )
+    runs_dir: Path | None = option(
+        None, 'where runs under way are; left out, runs/study-DATASET'
+    )
+    images_dir: Path = option(Path('docs/images'), 'where the pictures are drawn')
+
+
+def describe(experiment: Experiment, record: Record) -> str:
+    """What was trained, in a line."""
+    size = 'all' if (limit := experiment.limit_train) is None else f'{limit:,}'
+    seeds = len({run['settings']['seed'] for run in record.runs})
+    return (
+        f'{experiment.model} of width {experiment.width} on {experiment.dataset} '
+        f'({size} training images), batch {experiment.batch_size}, '
+        f'{experiment.epochs} epochs, {seeds} {"seed" if seeds == 1 else "seeds"}'
+    )
+
+
+def report(settings: Settings, record: Record, images_dir: Path) -> str:
+    """Draws the pictures; returns the table."""
+    experiment = EXPERIMENTS[settings.dataset]
+    runs = by_arm(record, plan(experiment, settings.seeds))
+    images_dir.mkdir(parents=True, exist_ok=True)
+    for group in GROUPS:
+        draw_group(
+            images_dir / f'study-{settings.dataset}-{group}.png',
+            runs,
+            group,
+            describe(experiment, record),
+        )
+    return table(runs) + '\n'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    settings = cli.parse(Settings, argv, description=__doc__)
+    name = f'study-{settings.dataset}'
+    results = settings.results or Path(f'docs/results/{name}.jsonl')
+    record = run_missing(
+        results,
+        plan(EXPERIMENTS[settings.dataset], settings.seeds, settings.data_dir),
+        lambda config: train(config, say=lambda line: None),
+        runs_dir=settings.runs_dir or Path('runs') / name,
+        minutes=settings.minutes,
+        say=lambda line: print(line, flush=True),
+    )
+    text = report(settings, record, settings.images_dir)
+    write_atomically(results.with_suffix('.md'), text)
+    print(f'\n{text}\n{len(record.runs)} runs are in {results}')
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,154 @@
+"""Draws up the diffGrad paper's tables beside the published ones, in Markdown.
+
+python -m examples.tables.render --scale small --images 'CIFAR-10'
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from examples.cifar.compare import spread
+from examples.common import cli
+from examples.common.cli import option
+from examples.common.record import Record
+from examples.common.run import write_atomically
+from examples.tables.paper import BATCH_SIZES, TABLES, Cell, Row, Table
+from examples.tables.scales import SCALES, Scale, configure
+
+NAMES = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100'}
+NOT_RUN = 'not run'
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the results are, and how to speak of them."""
+
+    scale: Literal[*SCALES] = option('small', 'of the runs to show')
+    results: Path | None = option(
+        None, 'the file of results; left out, tables-SCALE.jsonl in docs/results'
+    )
+    images: str = option('CIFAR', 'what the images are, for the line above the tables')
+    out: Path | None = option(
+        None, 'the file to write; left out, beside the results, with .md'
+    )
+
+
+def accuracies(record: Record, scale: Scale, cell: Cell) -> dict[int, float]:
+    """The last test accuracy (%) of each seed that was run."""
+    seeds = dict.fromkeys(run['settings']['seed'] for run in record.runs)
+    found = {
+        seed: record.find(configure(cell, scale, seed, None)) for seed in sorted(seeds)
+    }
+    return {
+        seed: 100 * run['metrics'][-1]['test_accuracy']
+        for seed, run in found.items()
+        if run is not None
+    }
+
+
+def with_count(values: Iterable[float]) -> str:
+    """Mean ± sample standard deviation (count)."""
+    values = list(values)
+    return f'{spread(values, 2)} ({len(values)})' if values else NOT_RUN
+
+
+def as_published(value: float | None) -> str:
+    return '–' if value is None else f'{value:.2f}'
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def first_question(record: Record, scale: Scale) -> str:
+    """The first table, with what each row has more than the control, seed by seed."""
+    table = TABLES['first']
+
+    def measured(row: Row) -> dict[int, float]:
+        return accuracies(
+            record, scale, Cell('cifar10', 128, row.optimizer, row.activation)
+        )
+
+    (half,) = (measured(row) for row in table.rows if row.optimizer == 'adam-half')
+    rows = []
+    for row in table.rows:
+        mine = measured(row)
+        more = [mine[seed] - half[seed] for seed in mine.keys() & half.keys()]
+        rows.append(
+            (
+                row.label,
+                as_published(row.cifar10[BATCH_SIZES.index(128)]),
+                with_count(mine.values()),
+                '–' if row.optimizer == 'adam-half' else with_count(more),
+            )
+        )
+    header = ('CIFAR-10, batch 128', 'published', 'here', 'here, minus half the rate')
+    return markdown(header, rows)
+
+
+def full_table(record: Record, scale: Scale, table: Table, dataset: str) -> str:
+    """Published and measured accuracies for every batch size."""
+    header = [NAMES[dataset]]
+    for size in BATCH_SIZES:
+        header += [f'batch {size}, published', 'here']
+    rows = []
+    for row in table.rows:
+        line = [row.label]
+        for size, published in zip(BATCH_SIZES, getattr(row, dataset), strict=True):
+            cell = Cell(dataset, size, row.optimizer, row.activation)
+            mine = accuracies(record, scale, cell)
+            line += [as_published(published), with_count(mine.values())]
+        rows.append(line)
+    return markdown(header, rows)
+
+
+def provenance(record: Record, scale: Scale, images: str) -> str:
+    """What the numbers are of, in a paragraph."""
+
+    def among(values: Iterable[str | None]) -> str:
+        return ', '.join(dict.fromkeys(str(value) for value in values))
+
+    runs = record.runs
+    train, test = (
+        'all' if limit is None else f'the first {limit:,}'
+        for limit in (scale.limit_train, scale.limit_test)
+    )
+    return (
+        f'Test accuracy (%) on {images}: {scale.model} of width {scale.width}, '
+        f'{train} training and {test} test images, {scale.epochs} epochs, '
+        f'{scale.precision}. Mean ± sample standard deviation (number of seeds). '
+        f'{len(runs)} runs on {among(d for run in runs for d in run["devices"])}; jax '
+        f'{among(run["versions"]["jax"] for run in runs)}, flax '
+        f'{among(run["versions"]["flax"] for run in runs)}, optax '
+        f'{among(run["versions"]["optax"] for run in runs)}; commit '
+        f'{among(run["commit"] for run in runs)}.'
+    )
+
+
+def render(record: Record, scale: Scale, images: str) -> str:
+    """All the tables."""
+    parts = [provenance(record, scale, images)]
+    for name, table in TABLES.items():
+        parts.append(f'### {table.title}')
+        if name == 'first':
+            parts.append(first_question(record, scale))
+        else:
+            parts += [full_table(record, scale, table, d) for d in table.datasets]
+    return '\n\n'.join(parts) + '\n'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    settings = cli.parse(Settings, argv, description=__doc__)
+    results = settings.results or Path(f'docs/results/tables-{settings.scale}.jsonl')
+    text = render(Record(results), SCALES[settings.scale], settings.images)
+    out = settings.out or results.with_suffix('.md')
+    write_atomically(out, text)
+    print(f'{text}\nwritten to {out}')
+
+
+if __name__ == '__main__':
+    cli.run(main)
