@@ -419,6 +419,13 @@ def test_a_plateau_divides_the_rate_by_ten_after_five_epochs_without_progress():
     np.testing.assert_allclose(again.after(losses[6]), 0.05, rtol=1e-6)
 
 
+def test_a_plateau_is_compiled_once_for_all_epochs(caplog):
+    Plateau(jnp.float32(0.5), [3.0])
+    with jax.log_compiles():
+        Plateau(jnp.float32(0.5), [3.0, 2.0, 2.1])
+    assert not [message for message in caplog.messages if 'Compiling' in message]
+
+
 @pytest.mark.parametrize('name', ['diffgrad', 'swats', MIXTURE])
 def test_the_rate_of_a_plateau_is_found_in_the_state_and_acts(name):
     optimizer = make(name, schedule='plateau')

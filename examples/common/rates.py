@@ -50,6 +50,12 @@ SCHEDULES: dict[str, Callable[[float, Length], optax.Schedule]] = {
 }
 
 
+PLATEAU = optax.contrib.reduce_on_plateau(factor=0.1, patience=5)
+
+# Without jit its branches would be compiled anew after every epoch.
+update_plateau = jax.jit(PLATEAU.update)
+
+
 class Plateau:
     """A learning rate that is divided by 10 where the training loss stands still.
 
@@ -60,12 +66,11 @@ class Plateau:
     def __init__(self, rate: jax.Array, losses: Iterable[float]) -> None:
         # A copy, because the state that it comes from is donated.
         self._rate = jnp.copy(rate)
-        self._rule = optax.contrib.reduce_on_plateau(factor=0.1, patience=5)
-        self._state = self._rule.init(jnp.zeros(()))
+        self._state = PLATEAU.init(jnp.zeros(()))
         for loss in losses:
             self.after(loss)
 
     def after(self, loss: float) -> jax.Array:
         """The rate after an epoch with this mean loss."""
-        _, self._state = self._rule.update((), self._state, value=jnp.float32(loss))
+        _, self._state = update_plateau((), self._state, value=jnp.float32(loss))
         return self._rate * self._state.scale
