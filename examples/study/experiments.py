@@ -83,5 +83,5 @@ def plan(
 
 
 def short(arm: str) -> str:
-    """The name of an optimizer where all are the study's."""
-    return arm.removeprefix('study-')
+    """The name of an optimizer in a table where all are the study's."""
+    return 'mixture' if arm == MIXTURE else arm.removeprefix('study-')

@@ -1,19 +1,25 @@
 """What the study shows: a table, and a picture for each group of optimizers."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from examples.cifar.compare import spread
-from examples.cifar.config import Config
 from examples.common.record import Record
-from examples.study.experiments import ARMS, CONTROL, GROUPS, short
+from examples.study.experiments import (
+    ARMS,
+    CONTROL,
+    GROUPS,
+    Experiment,
+    plan,
+    short,
+)
 
-WINDOW = 5  # epochs
+WINDOW = 3  # epochs
 COLUMNS = {
     'train_loss': ('training loss', 1.0, 4),
     'test_loss': ('validation loss', 1.0, 4),
@@ -24,10 +30,11 @@ COLUMNS = {
 Runs = dict[str, list[list[dict[str, Any]]]]
 
 
-def by_arm(record: Record, configs: Mapping[str, Config]) -> Runs:
-    """The runs of `configs` that there are."""
+def by_arm(record: Record, experiment: Experiment) -> Runs:
+    """The runs of an experiment, in the order of their seeds."""
+    seeds = sorted({run['settings']['seed'] for run in record.runs})
     runs: Runs = {arm: [] for arm in ARMS}
-    for config in configs.values():
+    for config in plan(experiment, seeds).values():
         if (run := record.find(config)) is not None:
             runs[config.optimizer].append(run['metrics'])
     return runs
@@ -71,35 +78,41 @@ def draw_group(path: Path, runs: Runs, group: str, title: str) -> None:
       group: one of GROUPS.
       title: what was trained.
     """
-    figure = Figure(figsize=(10, 4.2), layout='constrained')
+    figure = Figure(figsize=(10, 4.6), layout='constrained')
     for axes, key in zip(
         figure.subplots(1, 2, sharey=True), ('train_loss', 'test_loss'), strict=True
     ):
         for index, arm in enumerate((CONTROL, *GROUPS[group])):
             losses = [[line[key] for line in run] for run in runs[arm]]
-            color = 'black' if arm == CONTROL else f'C{index - 1}'
-            draw_arm(axes, losses, arm, color)
+            draw_arm(axes, losses, arm, index)
         axes.set_title(f'{COLUMNS[key][0]}, mean over {WINDOW} epochs; pale: each run')
         axes.set_xlabel('epoch')
         axes.set_yscale('log')
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axes.yaxis.set_minor_formatter('{x:g}')
         axes.grid(alpha=0.3, which='both')
-    axes.legend(fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=4)
     figure.suptitle(title)
     figure.savefig(path, dpi=90)
 
 
-def draw_arm(axes: Axes, losses: list[list[float]], arm: str, color: str) -> None:
+def draw_arm(axes: Axes, losses: list[list[float]], arm: str, index: int) -> None:
     """Draws each run as it is, and their mean smoothed; nothing of no runs."""
     if not losses:
         return
     values = np.array(losses)
     epochs = np.arange(1, values.shape[1] + 1)
+    color = 'black' if arm == CONTROL else f'C{index - 1}'
     axes.plot(epochs, values.T, color=color, alpha=0.2, linewidth=0.8)
     axes.plot(
         epochs,
         smoothed(values.mean(0)),
         color=color,
         linestyle='--' if arm == CONTROL else '-',
-        linewidth=1.5,
+        # Thinner and thinner, because some are the same to the eye.
+        linewidth=4.2 - 0.5 * index,
         label=short(arm),
+        zorder=2 + 0.01 * index,
     )

@@ -15,7 +15,7 @@ from typing import Literal
 from examples.cifar.train import train
 from examples.common import cli
 from examples.common.cli import option
-from examples.common.record import Record, run_missing
+from examples.common.record import run_missing
 from examples.common.run import write_atomically
 from examples.study.experiments import EXPERIMENTS, GROUPS, Experiment, plan
 from examples.study.report import by_arm, draw_group, table
@@ -46,10 +46,9 @@ class Settings:
     images_dir: Path = option(Path('docs/images'), 'where the pictures are drawn')
 
 
-def describe(experiment: Experiment, record: Record) -> str:
+def describe(experiment: Experiment, seeds: int) -> str:
     """What was trained, in a line."""
     size = 'all' if (limit := experiment.limit_train) is None else f'{limit:,}'
-    seeds = len({run['settings']['seed'] for run in record.runs})
     return (
         f'{experiment.model} of width {experiment.width} on {experiment.dataset} '
         f'({size} training images), batch {experiment.batch_size}, '
@@ -57,35 +56,26 @@ def describe(experiment: Experiment, record: Record) -> str:
     )
 
 
-def report(settings: Settings, record: Record, images_dir: Path) -> str:
-    """Draws the pictures; returns the table."""
-    experiment = EXPERIMENTS[settings.dataset]
-    runs = by_arm(record, plan(experiment, settings.seeds))
-    images_dir.mkdir(parents=True, exist_ok=True)
-    for group in GROUPS:
-        draw_group(
-            images_dir / f'study-{settings.dataset}-{group}.png',
-            runs,
-            group,
-            describe(experiment, record),
-        )
-    return table(runs) + '\n'
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
+    experiment = EXPERIMENTS[settings.dataset]
     name = f'study-{settings.dataset}'
     results = settings.results or Path(f'docs/results/{name}.jsonl')
     record = run_missing(
         results,
-        plan(EXPERIMENTS[settings.dataset], settings.seeds, settings.data_dir),
+        plan(experiment, settings.seeds, settings.data_dir),
         lambda config: train(config, say=lambda line: None),
         runs_dir=settings.runs_dir or Path('runs') / name,
         minutes=settings.minutes,
         say=lambda line: print(line, flush=True),
     )
-    text = report(settings, record, settings.images_dir)
+    runs = by_arm(record, experiment)
+    title = describe(experiment, max(map(len, runs.values())))
+    settings.images_dir.mkdir(parents=True, exist_ok=True)
+    for group in GROUPS:
+        draw_group(settings.images_dir / f'{name}-{group}.png', runs, group, title)
+    text = table(runs) + '\n'
     write_atomically(results.with_suffix('.md'), text)
     print(f'\n{text}\n{len(record.runs)} runs are in {results}')
 

@@ -1,0 +1,195 @@
+"""examples/tables: what is run, in which order, and how it stands beside the paper."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from examples.common.cli import UserError
+from examples.common.optimizers import compose
+from examples.common.record import Record
+from examples.tables import render, run
+from examples.tables.paper import BATCH_SIZES, TABLES, Cell, cells
+from examples.tables.scales import SCALES, configure
+
+RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
+ROWS = {(name, row.label): row for name, table in TABLES.items() for row in table.rows}
+
+
+@pytest.fixture(autouse=True)
+def user_defaults():
+    """As users run the example."""
+    with jax.enable_x64(False), jax.numpy_rank_promotion('allow'):
+        yield
+
+
+@pytest.mark.parametrize('dataset', ['cifar10', 'cifar100'])
+def test_diffgrad_leads_the_published_table_at_every_batch_size(dataset):
+    published = {
+        row.label: getattr(row, dataset)
+        for row in TABLES['I'].rows
+        if None not in getattr(row, dataset)
+    }
+    assert len(published) == 7
+    for index in range(len(BATCH_SIZES)):
+        assert max(published, key=lambda label: published[label][index]) == 'diffGrad'
+
+
+@pytest.mark.parametrize('row', ROWS.values(), ids=map(' '.join, ROWS))
+def test_every_row_names_an_optimizer(row):
+    base = compose(row.optimizer)
+    if row.label.startswith('diffGrad'):
+        coefficient = row.label.partition(',')[0].replace('diffGrad', 'dfc')
+        coefficient = 'relative_dfc' if 'relative' in row.label else coefficient
+        assert dict(base.modifiers) == {'friction': coefficient}
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_every_number_of_diffgrad_has_its_control(name):
+    table = TABLES[name]
+    for dataset in table.datasets:
+        wanted = set(cells(table, dataset))
+        controlled = [cell for cell in wanted if cell.optimizer == 'diffgrad']
+        assert controlled
+        for cell in controlled:
+            assert cell._replace(optimizer='adam-half') in wanted
+
+
+def test_the_first_question_comes_first_with_every_seed_and_cifar100_last():
+    stages = run.in_order(tuple(TABLES), run.DATASETS)
+    names = list(run.plan(stages, SCALES['small'], (0, 1), None))
+    arms = ['sgdm', 'adam', 'adam-half', 'diffgrad', 'adam+friction=relative_dfc']
+    assert names[:10] == [
+        f'cifar10-128-{arm}-relu-seed{seed}' for seed in (0, 1) for arm in arms
+    ]
+    is_100 = [name.startswith('cifar100') for name in names]
+    assert is_100 == sorted(is_100)
+    # 9 + 5 optimizers on both data sets and 3 × 2 on one, with three batch sizes.
+    assert len(names) == 2 * 3 * (2 * (9 + 5) + 6)
+
+
+def test_the_paper_scale_is_the_papers_setting():
+    config = configure(
+        Cell('cifar10', 32, 'diffgrad', 'elu'), SCALES['paper'], 3, Path('data')
+    )
+    told = config.settings()
+    assert (told['model'], told['width'], told['epochs']) == ('resnet50', 64, 100)
+    assert (told['schedule'], told['learning_rate']) == ('drop', None)
+    assert told['limit_train'] is told['limit_test'] is None
+    assert (told['batch_size'], told['activation'], told['seed']) == (32, 'elu', 3)
+    assert (told['precision'], config.data_dir) == ('float32', Path('data'))
+
+
+def test_a_dry_run_leaves_lines_and_says_when_nothing_is_missing(
+    tmp_path, monkeypatch, capsys
+):
+    paper = dataclasses.replace(SCALES['paper'], model='mlp')
+    monkeypatch.setitem(SCALES, 'paper', paper)
+    out, runs = tmp_path / 'out', tmp_path / 'runs'
+    out.mkdir()
+    arguments = ['--scale=paper', '--smoke', f'--out-dir={out}', f'--runs-dir={runs}']
+    run.main([*arguments, '--minutes=0'])
+    assert not list(out.iterdir())
+    assert '0 of 2 runs' in capsys.readouterr().out
+    run.main(arguments)
+    said = capsys.readouterr().out
+    assert 'missing: 2; the first will tell how long they take' in said
+    assert '2 of 2  digits-128-adam-relu-seed0' in said
+    lines = (out / 'tables-paper.jsonl').read_text()
+    for line in map(json.loads, lines.splitlines()):
+        assert {'devices', 'versions', 'commit', 'seconds', 'metrics'} <= line.keys()
+    assert json.loads((out / 'tables-paper.json').read_text())['runs'] == 2
+    run.main(arguments)
+    assert 'nothing is missing' in capsys.readouterr().out
+    assert (out / 'tables-paper.jsonl').read_text() == lines
+
+
+def test_a_dry_run_is_kept_out_of_the_results():
+    with pytest.raises(UserError, match='--smoke'):
+        run.main(['--smoke'])
+
+
+def stand_in(config):
+    """Leaves what a run leaves, in no time."""
+    config.out_dir.mkdir()
+    told = {'settings': config.settings(), 'devices': ['cpu'], 'versions': {}}
+    (config.out_dir / 'config.json').write_text(json.dumps(told))
+    return SimpleNamespace(metrics=[{'test_accuracy': 0.5, 'seconds': 60.0}])
+
+
+def test_a_data_set_that_is_not_there_is_skipped_and_stays_missing(
+    tmp_path, monkeypatch, capsys
+):
+    def load(name, data_dir):
+        if name == 'cifar100':
+            raise UserError(f'--data-dir {data_dir} holds none of it')
+
+    monkeypatch.setattr(run.data, 'load', load)
+    monkeypatch.setattr(run, 'train', lambda config, say: stand_in(config))
+    run.main(
+        ['--tables=II', f'--out-dir={tmp_path / "out"}', f'--runs-dir={tmp_path / "r"}']
+    )
+    said = capsys.readouterr().out
+    assert 'cifar100 is skipped: --data-dir None holds none of it' in said
+    assert 'missing: 20, about 20 min' in said
+    assert '21 of 42 runs are in' in said
+    assert not (tmp_path / 'out' / 'tables-small.json').exists()
+    with pytest.raises(UserError, match='holds none of it'):
+        run.main(['--datasets=cifar100', f'--runs-dir={tmp_path / "r"}'])
+
+
+def filled(tmp_path, accuracies):
+    """A record of runs at batch size 128 with these last accuracies."""
+    record = Record(tmp_path / 'results.jsonl')
+    for optimizer, of_seeds in accuracies.items():
+        for seed, accuracy in of_seeds.items():
+            cell = Cell('cifar10', 128, optimizer, 'relu')
+            config = configure(cell, SCALES['small'], seed, None)
+            metrics = [{'test_accuracy': 0.99}, {'test_accuracy': accuracy}]
+            record.add(
+                {
+                    'settings': config.settings(),
+                    'devices': ['abacus'],
+                    'versions': {'jax': '1', 'flax': '2', 'optax': '3'},
+                    'commit': 'c0ffee',
+                    'metrics': metrics,
+                }
+            )
+    return record
+
+
+def test_numbers_stand_beside_the_published_ones_and_gaps_are_said(tmp_path):
+    halves = {0: 0.40, 1: 0.50, 2: 0.45}
+    record = filled(tmp_path, {'adam-half': halves, 'diffgrad': {0: 0.42, 1: 0.51}})
+    text = render.render(record, SCALES['small'], 'pebbles')
+    assert 'Test accuracy (%) on pebbles: resnet18 of width 8' in text
+    assert '5 runs on abacus; jax 1, flax 2, optax 3; commit c0ffee' in text
+    first, one, two, three = text.split('\n### ')[1:]
+    assert '| Adam, half the rate | – | 45.00 ± 5.00 (3) | – |' in first
+    assert '| diffGrad | 94.08 | 46.50 ± 6.36 (2) | 1.50 ± 0.71 (2) |' in first
+    assert '| Adam | 93.72 | not run | not run |' in first
+    assert (
+        '| diffGrad | 93.90 | not run | 94.05 | not run | 94.08 | 46.50 ± 6.36 (2) |'
+        in one
+    )
+    assert '| diffGrad, ReLU | 93.90 | not run | 94.05 |' in three
+    for part, name in ((one, 'I'), (two, 'II'), (three, 'III')):
+        for row in TABLES[name].rows:
+            assert part.count(f'| {row.label} |') == len(TABLES[name].datasets)
+
+
+def test_runs_of_another_scale_are_not_shown(tmp_path):
+    record = filled(tmp_path, {'adam': {0: 0.4}})
+    assert '(1)' not in render.render(record, SCALES['paper'], 'pebbles')
+
+
+@pytest.mark.parametrize(
+    'results', sorted(RESULTS.glob('tables-*.jsonl')), ids=lambda path: path.stem
+)
+def test_the_committed_tables_are_of_the_committed_runs(results):
+    scale = SCALES[results.stem.removeprefix('tables-')]
+    text = render.render(Record(results), scale, 'CIFAR-10 recompressed as JPEG')
+    assert results.with_suffix('.md').read_text(encoding='utf-8') == text
