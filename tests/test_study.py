@@ -116,10 +116,9 @@ def test_the_committed_tables_are_of_the_committed_runs(results):
     assert text == table(runs_of(results)) + '\n'
 
 
-@pytest.mark.parametrize('results', COMMITTED, ids=lambda path: path.stem)
-def test_the_mixture_trained(results):
-    runs = runs_of(results)[MIXTURE]
-    assert runs
+def test_the_mixture_trained_on_digits():
+    runs = runs_of(RESULTS / 'study-digits.jsonl')[MIXTURE]
+    assert len(runs) == 3
     for metrics in runs:
-        assert metrics[-1]['train_loss'] < 0.8 * metrics[0]['train_loss']
-        assert metrics[-1]['test_accuracy'] > 0.3
+        assert np.all(np.diff([line['test_loss'] for line in metrics]) < 0)
+        assert metrics[-1]['test_accuracy'] > 0.3  # a tenth is chance

@@ -60,7 +60,7 @@ EXPERIMENTS = {
     'mnist': Experiment('mnist', 'mlp'),
     'cifar10': Experiment('cifar10', 'cnn'),
     'cifar10-small': Experiment(
-        'cifar10', 'cnn', width=16, epochs=10, limit_train=2000, limit_test=1000
+        'cifar10', 'cnn', width=8, epochs=10, limit_train=2000, limit_test=1000
     ),
 }
 
