@@ -122,3 +122,14 @@ def test_the_mixture_trained_on_digits():
     for metrics in runs:
         assert np.all(np.diff([line['test_loss'] for line in metrics]) < 0)
         assert metrics[-1]['test_accuracy'] > 0.3  # a tenth is chance
+
+
+def test_dropout_of_the_rate_and_lookahead_end_where_half_the_rate_does():
+    runs = runs_of(RESULTS / 'study-digits.jsonl')
+
+    def losses(arm):
+        return np.array([metrics[-1]['train_loss'] for metrics in runs[arm]])
+
+    half, full = losses(CONTROL).mean(), losses('study-adam').mean()
+    for arm in ('study-adam-lr_dropout', 'study-lookahead-adam'):
+        assert abs(losses(arm).mean() - half) < 0.01 < full / 30

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
 import jax
@@ -193,3 +194,22 @@ def test_the_committed_tables_are_of_the_committed_runs(results):
     scale = SCALES[results.stem.removeprefix('tables-')]
     text = render.render(Record(results), scale, 'CIFAR-10 recompressed as JPEG')
     assert results.with_suffix('.md').read_text(encoding='utf-8') == text
+
+
+def test_at_the_small_scale_diffgrad_stays_with_half_the_rate():
+    record, scale = Record(RESULTS / 'tables-small.jsonl'), SCALES['small']
+    adam, half, diffgrad, relative = (
+        render.accuracies(record, scale, Cell('cifar10', 128, optimizer, 'relu'))
+        for optimizer in (
+            'adam',
+            'adam-half',
+            'diffgrad',
+            'adam+friction=relative_dfc',
+        )
+    )
+    seeds = adam.keys() & half.keys() & diffgrad.keys() & relative.keys()
+    assert seeds
+    for seed in seeds:
+        assert abs(diffgrad[seed] - half[seed]) < 0.5 * (adam[seed] - half[seed])
+    means = [fmean(of[s] for s in seeds) for of in (half, relative, adam)]
+    assert means == sorted(means)

@@ -91,9 +91,9 @@ def first_question(record: Record, scale: Scale) -> str:
 
 def full_table(record: Record, scale: Scale, table: Table, dataset: str) -> str:
     """Published and measured accuracies for every batch size."""
-    header = [NAMES[dataset]]
+    header = [f'{NAMES[dataset]}, batch size']
     for size in BATCH_SIZES:
-        header += [f'batch {size}, published', 'here']
+        header += [f'{size} published', f'{size} here']
     rows = []
     for row in table.rows:
         line = [row.label]

@@ -173,6 +173,7 @@ def fill(settings: Settings) -> None:
     left = missing(wanted, record)
     print(f'{len(wanted) - len(left)} of {len(wanted)} runs are in {results}')
     if settings.out_dir is not None and not left:
+        settings.out_dir.mkdir(parents=True, exist_ok=True)
         done = {'scale': dataclasses.asdict(scale), 'runs': len(wanted)}
         write_atomically(settings.out_dir / f'{name}.json', json.dumps(done) + '\n')
 
