@@ -59,7 +59,7 @@ JOBS = (
         'tables-paper-first',
         5.0,
         *('examples.tables.run', '--scale', 'paper', '--tables', 'first'),
-        *('--seeds', '0', '1', '2'),
+        *('--datasets', 'cifar10', '--seeds', '0', '1', '2'),
     ),
     experiment('half_rate', 3.0, 'examples.half_rate.run', '--scale', 'paper'),
     experiment('lm', 2.0, 'examples.lm.compare', '--scale', 'large', images=False),
@@ -97,7 +97,7 @@ def run_jobs(
             outcomes[job] = 'no time left'
             continue
         print(f'\n## {job.name}\n', flush=True)
-        arguments = [*job.command, '--out-dir', str(out_dir), *extra]
+        arguments = [*job.command, '--out-dir', str(folder(job, out_dir)), *extra]
         if job.reads_images and data_dir is not None:
             arguments += ['--data-dir', str(data_dir)]
         if job.goes_on:
@@ -133,7 +133,12 @@ def run(arguments: Sequence[str], *, timeout: float) -> str:
 
 def result_path(job: Job, out_dir: Path) -> Path:
     """Where a job's result is when it is done."""
-    return out_dir / f'{job.name}.json'
+    return folder(job, out_dir) / f'{job.name}.json'
+
+
+def folder(job: Job, out_dir: Path) -> Path:
+    """Experiments leave more than one file."""
+    return out_dir / 'experiments' if job.goes_on else out_dir
 
 
 def has_gpu() -> bool:

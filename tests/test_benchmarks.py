@@ -148,7 +148,7 @@ def scripts(tmp_path, monkeypatch):
     (tmp_path / 'good.py').write_text(
         'import sys, pathlib\n'
         'path = pathlib.Path(sys.argv[sys.argv.index("--out-dir") + 1])\n'
-        'path.mkdir(exist_ok=True)\n'
+        'path.mkdir(parents=True, exist_ok=True)\n'
         '(path / (sys.argv[1] + ".json")).write_text(" ".join(sys.argv))\n'
     )
     (tmp_path / 'bad.py').write_text('raise RuntimeError("broken on purpose")\n')
@@ -197,7 +197,7 @@ def test_only_jobs_that_read_images_are_told_where_they_are(scripts, tmp_path):
 def test_only_jobs_that_go_on_are_told_how_long(scripts):
     jobs = [Job('a', ('good', 'a'), 0.0), Job('b', ('good', 'b'), 0.0, goes_on=True)]
     gpu.run_jobs(jobs, scripts, minutes=1)
-    told = [(scripts / f'{job.name}.json').read_text().split() for job in jobs]
+    told = [gpu.result_path(job, scripts).read_text().split() for job in jobs]
     assert '--minutes' not in told[0]
     assert 0.5 < float(told[1][told[1].index('--minutes') + 1]) <= 1.0
 

@@ -17,6 +17,7 @@ from examples.common.cli import option
 from examples.common.curves import draw_curves
 from examples.common.optimizers import compose
 from examples.common.run import write_atomically
+from examples.common.tables import spread
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,6 @@ def table(results: dict[str, list[Result]]) -> str:
         )
         rows.append(f'| {name:10s} | {accuracy:>17s} | {loss:>19s} | {rate:8.0f} |')
     return '\n'.join(rows)
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Mean ± sample standard deviation, the mean alone of a single value."""
-    mean = f'{statistics.mean(values):.{digits}f}'
-    if len(values) == 1:
-        return mean
-    return f'{mean} ± {statistics.stdev(values):.{digits}f}'
 
 
 def as_json(comparison: Comparison, results: dict[str, list[Result]]) -> str:

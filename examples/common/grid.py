@@ -1,11 +1,13 @@
 """What runs over a grid of learning rates come to, in a table and in a picture."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from examples.common.tables import markdown, spread
 
 Metrics = list[dict[str, Any]]  # of each epoch
 
@@ -21,23 +23,6 @@ def last(runs: Sequence[Metrics], key: str) -> list[float]:
 def chosen(of_rates: Mapping[float, Sequence[Metrics]], key: str) -> float:
     """The rate whose runs have the lowest mean of `key` after the last epoch."""
     return min(of_rates, key=lambda rate: statistics.mean(last(of_rates[rate], key)))
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Mean ± sample standard deviation, the mean alone of a single value."""
-    return _plus_minus(values, digits, 1.0)
-
-
-def mean_with_error(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard error of the mean, the mean alone of a single value."""
-    return _plus_minus(values, digits, len(values) ** -0.5)
-
-
-def _plus_minus(values: Sequence[float], digits: int, factor: float) -> str:
-    mean = f'{statistics.mean(values):.{digits}f}'
-    if len(values) == 1:
-        return mean
-    return f'{mean} ± {factor * statistics.stdev(values):.{digits}f}'
 
 
 def over_rates(
@@ -70,18 +55,6 @@ def over_rates(
         rows.append([arm, *cells.values()])
     header = ['arm', *(f'{rate:g}' for rate in rates), 'chosen', 'there']
     return markdown(header, rows)
-
-
-def markdown(
-    header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1
-) -> str:
-    """A table whose first columns are flushed left."""
-    rule = '|'.join(['---'] * left + ['---:'] * (len(header) - left))
-    return '\n'.join([row_of(header), f'|{rule}|', *map(row_of, rows)])
-
-
-def row_of(cells: Sequence[str]) -> str:
-    return f'| {" | ".join(cells)} |'
 
 
 def draw_grid(

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from examples.common.grid import last, markdown, mean_with_error, over_rates, spread
+from examples.common.grid import last, over_rates
+from examples.common.tables import markdown, mean_with_error, spread
 from examples.half_rate.experiment import FACTORS, Network, Run
 
 Lines = Mapping[Run, Mapping[str, Any]]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from examples.common.tables import markdown
 from examples.landscapes.functions import FUNCTIONS
 from examples.landscapes.optimizers import CONTROLS, PAIRS
 from examples.landscapes.search import SOLVED
@@ -22,7 +23,7 @@ def tables(record: dict[str, Any]) -> str:
         f'Median loss over {count} held-out starts after {record["steps"]} steps, and '
         'the learning rate that the search chose; “n ∞” are starts of which a run left '
         'the finite numbers.',
-        table(
+        markdown(
             ['optimizer', *titles],
             [
                 [name, *(loss_cell(name, of[name]) for of in functions.values())]
@@ -30,7 +31,7 @@ def tables(record: dict[str, Any]) -> str:
             ],
         ),
         f'Held-out starts, of {count}, whose run ended at a loss below {REACHED:g}.',
-        table(
+        markdown(
             ['optimizer', *titles],
             [
                 [
@@ -48,7 +49,7 @@ def tables(record: dict[str, Any]) -> str:
         parts += [
             f'Held-out starts, of {count}, on which the first ended lower, as low, and '
             f'higher; losses below {SOLVED:g} count as equal.',
-            table(
+            markdown(
                 ['pair', *titles],
                 [
                     [
@@ -60,11 +61,6 @@ def tables(record: dict[str, Any]) -> str:
             ),
         ]
     return '\n\n'.join(parts) + '\n'
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ['---', *['---:'] * (len(head) - 1)], *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def losses(outcome: dict[str, Any]) -> np.ndarray:

@@ -28,10 +28,10 @@ from examples.lm.train import train
 class Settings:
     """Everything that the command is told."""
 
-    scale: Literal['embedded', 'paper', 'smoke'] = option(
+    scale: Literal['embedded', 'large', 'paper', 'smoke'] = option(
         'embedded',
-        "small networks on the bytes of the embedded text, or AdaDiff's experiment on "
-        'the words of --data-dir, which is for a GPU',
+        'small networks on the bytes of the embedded text; for a GPU large ones on '
+        "all of it, or AdaDiff's experiment on the words of --data-dir",
     )
     data_dir: Path | None = option(
         None, 'a folder with train.txt, valid.txt and test.txt, which paper needs'

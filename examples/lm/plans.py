@@ -73,6 +73,25 @@ def embedded(data_dir: Path | None) -> Plan:
     return Plan(models, (1e-3, 4e-3, 1.6e-2), (0, 1, 2))
 
 
+def large(data_dir: Path | None) -> Plan:
+    """Networks of millions of weights on all of the embedded text, for a GPU."""
+    config = Config(
+        data_dir=data_dir,
+        layers=2,
+        width=512,
+        context=256,
+        batch_size=16,
+        epochs=10,
+        checkpoint_every=5,
+        clip=0.25,
+    )
+    models = {
+        'lstm': dataclasses.replace(config, model='lstm', hidden=1024),
+        'transformer': dataclasses.replace(config, layers=6, heads=8, dropout=0.1),
+    }
+    return Plan(models, (5e-4, 2e-3, 8e-3), (0, 1, 2))
+
+
 def paper(data_dir: Path | None) -> Plan:
     """AdaDiff's LSTM of two layers, and a Transformer of its size, on words."""
     if data_dir is None:
@@ -114,4 +133,4 @@ def smoke(data_dir: Path | None) -> Plan:
     return Plan(models, (4e-3,), (0,))
 
 
-SCALES = {'embedded': embedded, 'paper': paper, 'smoke': smoke}
+SCALES = {'embedded': embedded, 'large': large, 'paper': paper, 'smoke': smoke}

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from examples.common.tables import markdown
+
 Record = dict[str, Any]
 
 
@@ -10,12 +12,12 @@ def tables(record: Record) -> str:
     """Everything that the page shows in numbers."""
     problems = record['problems']
     parts = regret_table(problems), theorem_table(problems), telescope_table(problems)
-    return '\n\n'.join('\n'.join(lines) for lines in parts if lines)
+    return '\n\n'.join(filter(None, parts))
 
 
-def regret_table(problems: Record) -> list[str]:
+def regret_table(problems: Record) -> str:
     names = next(iter(problems.values()))['optimizers']
-    lines = head('R(T)/T; p', *names)
+    rows = []
     for title, problem in problems.items():
         checkpoints = problem['checkpoints']
         cells = [
@@ -23,8 +25,8 @@ def regret_table(problems: Record) -> list[str]:
             f'{growth(of["regret"], checkpoints):.2f}'
             for of in problem['optimizers'].values()
         ]
-        lines.append(row(title, *cells))
-    return lines
+        rows.append([title, *cells])
+    return markdown(['R(T)/T; p', *names], rows)
 
 
 def growth(regret: list[float], checkpoints: list[int]) -> float:
@@ -37,10 +39,18 @@ def growth(regret: list[float], checkpoints: list[int]) -> float:
     return ratio / math.log(last / checkpoints[early])
 
 
-def theorem_table(problems: Record) -> list[str]:
-    lines = head(
-        'diffgrad', 'R(T)', 'first', 'second', 'third', 'R(T)/bound', 'highest', 'holds'
-    )
+def theorem_table(problems: Record) -> str:
+    header = [
+        'diffgrad',
+        'R(T)',
+        'first',
+        'second',
+        'third',
+        'R(T)/bound',
+        'highest',
+        'holds',
+    ]
+    rows = []
     for title, problem in problems.items():
         regret = problem['optimizers']['diffgrad']['regret']
         terms = list(problem['theorem'].values())
@@ -48,31 +58,21 @@ def theorem_table(problems: Record) -> list[str]:
         cells = [f'{values[-1]:.3g}' for values in (regret, *terms)]
         ends = [f'{ratios[-1]:.2g}', f'{max(ratios):.2g}']
         holds = 'yes' if max(ratios) <= 1 else '**no**'
-        lines.append(row(title, *cells, *ends, holds))
-    return lines
+        rows.append([title, *cells, *ends, holds])
+    return markdown(header, rows)
 
 
-def telescope_table(problems: Record) -> list[str]:
-    """Of the problems without momentum; no lines if there are none."""
+def telescope_table(problems: Record) -> str:
+    """Of the problems without momentum; empty if there are none."""
     excess = {
         title: {name: of['excess'][-1] for name, of in problem['optimizers'].items()}
         for title, problem in problems.items()
         if problem['constants']['beta1'] == 0
     }
     if not excess:
-        return []
-    return [
-        *head('rises/highest', *next(iter(excess.values()))),
-        *(
-            row(title, *(f'{value:.3g}' for value in of.values()))
-            for title, of in excess.items()
-        ),
+        return ''
+    rows = [
+        [title, *(f'{value:.3g}' for value in of.values())]
+        for title, of in excess.items()
     ]
-
-
-def row(*cells: str) -> str:
-    return f'| {" | ".join(cells)} |'
-
-
-def head(*cells: str) -> list[str]:
-    return [row(*cells), '|---|' + '---:|' * (len(cells) - 1)]
+    return markdown(['rises/highest', *next(iter(excess.values()))], rows)

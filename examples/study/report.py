@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from examples.cifar.compare import spread
 from examples.common.record import Record
+from examples.common.tables import markdown, spread
 from examples.study.experiments import (
     ARMS,
     CONTROL,
@@ -43,10 +43,7 @@ def by_arm(record: Record, experiment: Experiment) -> Runs:
 def table(runs: Runs) -> str:
     """The last epoch: mean ± sample standard deviation over the seeds."""
     titles = [title for title, _, _ in COLUMNS.values()]
-    lines = [
-        f'| group | optimizer | {" | ".join(titles)} | seeds |',
-        f'|---|---|{"---:|" * (len(titles) + 1)}',
-    ]
+    rows = []
     groups = {arm: group for group, arms in GROUPS.items() for arm in arms}
     for arm, of_arm in runs.items():
         cells = [
@@ -56,10 +53,8 @@ def table(runs: Runs) -> str:
             for key, (_, scale, digits) in COLUMNS.items()
         ]
         group = groups.get(arm, 'control')
-        lines.append(
-            f'| {group} | `{short(arm)}` | {" | ".join(cells)} | {len(of_arm)} |'
-        )
-    return '\n'.join(lines)
+        rows.append([group, f'`{short(arm)}`', *cells, str(len(of_arm))])
+    return markdown(['group', 'optimizer', *titles, 'seeds'], rows, left=2)
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from examples.cifar.compare import spread
 from examples.common import cli
 from examples.common.cli import option
 from examples.common.record import Record
 from examples.common.run import write_atomically
+from examples.common.tables import markdown, spread
 from examples.tables.paper import BATCH_SIZES, TABLES, Cell, Row, Table
 from examples.tables.scales import SCALES, Scale, configure
 
@@ -55,12 +55,6 @@ def with_count(values: Iterable[float]) -> str:
 
 def as_published(value: float | None) -> str:
     return '–' if value is None else f'{value:.2f}'
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def first_question(record: Record, scale: Scale) -> str:

@@ -134,6 +134,14 @@ def outlook(configs: dict[str, Config], record: Record) -> str:
     return f'missing: {left}, about {minutes:.0f} min and their compilation'
 
 
+def done_path(settings: Settings) -> Path:
+    """What is there when nothing is missing of the tables that were wanted."""
+    part = (
+        '' if set(settings.tables) == set(TABLES) else '-' + '-'.join(settings.tables)
+    )
+    return settings.out_dir / f'tables-{settings.scale}{part}.json'
+
+
 def fill(settings: Settings) -> None:
     """Runs what is missing, and says what is left.
 
@@ -175,7 +183,7 @@ def fill(settings: Settings) -> None:
     if settings.out_dir is not None and not left:
         settings.out_dir.mkdir(parents=True, exist_ok=True)
         done = {'scale': dataclasses.asdict(scale), 'runs': len(wanted)}
-        write_atomically(settings.out_dir / f'{name}.json', json.dumps(done) + '\n')
+        write_atomically(done_path(settings), json.dumps(done) + '\n')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from diffgrad_optax.friction import __all__ as frictions
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.run import write_atomically
+from examples.common.tables import markdown
 from examples.toy.functions import FUNCTIONS, START, Function
 from examples.toy.picture import draw_paths
 
@@ -96,15 +97,11 @@ def compare(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
 
 def table(paths: dict[str, dict[str, np.ndarray]]) -> str:
     """Where every optimizer ends, as a table in Markdown."""
-    lines = [
-        f'| optimizer | {" | ".join(paths)} |',
-        f'|---|{"---:|" * len(paths)}',
-        *(
-            f'| {name} | {" | ".join(f"{of[name][-1]:.3f}" for of in paths.values())} |'
-            for name in next(iter(paths.values()))
-        ),
+    rows = [
+        [name, *(f'{of[name][-1]:.3f}' for of in paths.values())]
+        for name in next(iter(paths.values()))
     ]
-    return '\n'.join(lines)
+    return markdown(['optimizer', *paths], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
