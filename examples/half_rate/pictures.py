@@ -22,11 +22,11 @@ from examples.half_rate.table import (
 # Controls are drawn like what they control, but broken.
 STYLES = {
     'adam': {'color': 'tab:blue', 'linestyle': '-'},
-    'adam-half': {'color': 'tab:blue', 'linestyle': '--'},
+    'adam-half': {'color': 'tab:blue', 'linestyle': '--', 'zorder': 3},
     'diffgrad': {'color': 'tab:orange', 'linestyle': '-'},
-    'diffgrad-frozen': {'color': 'tab:orange', 'linestyle': '--'},
+    'diffgrad-frozen': {'color': 'tab:orange', 'linestyle': '--', 'zorder': 3},
     'relative': {'color': 'tab:green', 'linestyle': '-'},
-    'relative-frozen': {'color': 'tab:green', 'linestyle': '--'},
+    'relative-frozen': {'color': 'tab:green', 'linestyle': '--', 'zorder': 3},
 }
 
 

@@ -6,7 +6,7 @@ Every arm of a network has as many rates, and the same epochs and seeds.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from examples.common.cli import UserError
 from examples.lm.config import Config
@@ -17,13 +17,15 @@ class Arm(NamedTuple):
 
     optimizer: str
     factor: float
-    style: dict[str, str]
+    style: dict[str, Any]
 
 
 ARMS = {
     'sgd (rates × 1000)': Arm('sgd', 1000.0, {'color': 'tab:grey'}),
     'adam': Arm('adam', 1.0, {'color': 'tab:blue'}),
-    'adam-half': Arm('adam-half', 1.0, {'color': 'tab:blue', 'linestyle': '--'}),
+    'adam-half': Arm(
+        'adam-half', 1.0, {'color': 'tab:blue', 'linestyle': '--', 'zorder': 3}
+    ),
     'adabelief': Arm('adabelief', 1.0, {'color': 'tab:green'}),
     'adadiff': Arm('adadiff+eps_root', 1.0, {'color': 'tab:red'}),
     'diffgrad': Arm('diffgrad', 1.0, {'color': 'tab:orange'}),
