@@ -14,11 +14,12 @@ import pytest
 
 from diffgrad_optax import friction_coefficients, with_friction
 from examples.common.cli import UserError
-from examples.common.grid import chosen, mean_with_error, over_rates, spread
+from examples.common.grid import chosen, over_rates
 from examples.common.observe import BINS, observed, read
 from examples.common.optimizers import compose, make_optimizer
 from examples.common.rates import Length
 from examples.common.record import Record
+from examples.common.tables import mean_with_error, spread
 from examples.half_rate import experiment, run
 from examples.half_rate.layers import compact
 from examples.half_rate.pictures import from_input

@@ -152,9 +152,14 @@ def draw(path: Path, config: Config, metrics: list[dict[str, Any]]) -> None:
     """Draws the run so far; a run does not fail because it cannot."""
     name = f'{config.model} on {config.dataset}'
     try:
-        draw_curves(path, {config.optimizer: [metrics]}, name)
+        draw_curves(path, {shortened(config.optimizer): [metrics]}, name)
     except OSError as error:
         print(f'warning: {path} is not drawn: {error.strerror}', file=sys.stderr)
+
+
+def shortened(optimizer: str) -> str:
+    """A name that fits into a picture."""
+    return optimizer if len(optimizer) <= 40 else f'{optimizer[:39]}…'
 
 
 def with_rate(state: TrainState, rate: jax.Array) -> TrainState:
