@@ -20,7 +20,7 @@ from examples.cifar import compare, epochs, files, train
 from examples.cifar.model import MODELS
 from examples.cifar.resnet import BasicBlock, ResNet
 from examples.cifar.train import Config
-from examples.common import cli
+from examples.common import cli, rates
 from examples.common.cli import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -176,8 +176,7 @@ def test_the_mixture_learns_digits_to_95_percent_and_goes_on_bit_for_bit(tmp_pat
 
 def test_a_plateau_is_remembered_when_a_run_goes_on(tmp_path, monkeypatch):
     # Every epoch is one without progress.
-    rule = functools.partial(optax.contrib.reduce_on_plateau, rtol=1.0)
-    monkeypatch.setattr(optax.contrib, 'reduce_on_plateau', rule)
+    monkeypatch.setattr(rates, 'PLATEAU', rates.rule_of_plateau(rtol=1.0))
     settings = {
         'model': 'mlp',
         'schedule': 'plateau',

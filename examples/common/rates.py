@@ -50,10 +50,13 @@ SCHEDULES: dict[str, Callable[[float, Length], optax.Schedule]] = {
 }
 
 
-PLATEAU = optax.contrib.reduce_on_plateau(factor=0.1, patience=5)
+def rule_of_plateau(**changes: float) -> optax.GradientTransformationExtraArgs:
+    """Optax's rule; without jit its branches would be compiled anew at every call."""
+    rule = optax.contrib.reduce_on_plateau(factor=0.1, patience=5, **changes)
+    return rule._replace(update=jax.jit(rule.update))
 
-# Without jit its branches would be compiled anew after every epoch.
-update_plateau = jax.jit(PLATEAU.update)
+
+PLATEAU = rule_of_plateau()
 
 
 class Plateau:
@@ -72,5 +75,5 @@ class Plateau:
 
     def after(self, loss: float) -> jax.Array:
         """The rate after an epoch with this mean loss."""
-        _, self._state = update_plateau((), self._state, value=jnp.float32(loss))
+        _, self._state = PLATEAU.update((), self._state, value=jnp.float32(loss))
         return self._rate * self._state.scale
