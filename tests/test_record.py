@@ -90,6 +90,15 @@ def test_an_unfinished_line_is_none_and_is_cut_off(tmp_path):
     assert len(Record(record.path).runs) == 3
 
 
+def test_two_that_add_to_one_file_keep_each_others_lines(tmp_path):
+    path = tmp_path / 'results.jsonl'
+    first, second = Record(path), Record(path)
+    lines = [{'settings': {'seed': seed}, 'metrics': []} for seed in range(3)]
+    for record, line in zip((first, second, first), lines, strict=True):
+        record.add(line)
+    assert Record(path).runs == lines
+
+
 @pytest.mark.parametrize('line', ['{"settings": {', '3', '{"settings": {}}'])
 def test_a_line_that_is_no_run_is_named(tmp_path, line):
     record, _ = run(tmp_path, {'seed0': Config(0)})

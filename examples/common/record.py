@@ -6,6 +6,7 @@ a file made in many sittings, on many machines, is still one table.
 """
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -41,9 +42,7 @@ class Record:
         self.path = path
         self.runs: list[dict[str, Any]] = []
         content = path.read_bytes() if path.exists() else b''
-        *lines, unfinished = content.split(b'\n')
-        self._whole = len(content) - len(unfinished)
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(content.split(b'\n')[:-1], start=1):
             try:
                 run = json.loads(line)
                 run['settings'], run['metrics']
@@ -68,12 +67,14 @@ class Record:
         return None
 
     def add(self, run: dict[str, Any]) -> None:
-        """Adds a run, to the file first."""
+        """Adds a run, to the file first, after what others have added meanwhile."""
         line = json.dumps(run).encode() + b'\n'
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open('ab') as file:
-                file.truncate(self._whole)
+            with self.path.open('a+b') as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                file.truncate(file.read().rfind(b'\n') + 1)
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
@@ -82,7 +83,6 @@ class Record:
                 f'{self.path} cannot be written ({error.strerror}): make room if the '
                 'disk is full, and repeat the command'
             ) from error
-        self._whole += len(line)
         self.runs.append(run)
 
 
