@@ -30,9 +30,9 @@ def user_defaults():
 @pytest.mark.parametrize('dataset', ['cifar10', 'cifar100'])
 def test_diffgrad_leads_the_published_table_at_every_batch_size(dataset):
     published = {
-        row.label: getattr(row, dataset)
+        row.label: row.published(dataset)
         for row in TABLES['I'].rows
-        if None not in getattr(row, dataset)
+        if None not in row.published(dataset)
     }
     assert len(published) == 7
     for index in range(len(BATCH_SIZES)):
@@ -60,7 +60,7 @@ def test_every_number_of_diffgrad_has_its_control(name):
 
 
 def test_the_first_question_comes_first_with_every_seed_and_cifar100_last():
-    stages = run.in_order(tuple(TABLES), run.DATASETS)
+    stages = run.in_order(tuple(TABLES), SCALES['small'].datasets)
     names = list(run.plan(stages, SCALES['small'], (0, 1), None))
     arms = ['sgdm', 'adam', 'adam-half', 'diffgrad', 'adam+friction=relative_dfc']
     assert names[:10] == [
@@ -116,7 +116,8 @@ def test_a_dry_run_is_kept_out_of_the_results():
 def stand_in(config):
     """Leaves what a run leaves, in no time."""
     config.out_dir.mkdir()
-    told = {'settings': config.settings(), 'devices': ['cpu'], 'versions': {}}
+    versions = dict.fromkeys(('jax', 'flax', 'optax'), '1')
+    told = {'settings': config.settings(), 'devices': ['cpu'], 'versions': versions}
     (config.out_dir / 'config.json').write_text(json.dumps(told))
     return SimpleNamespace(metrics=[{'test_accuracy': 0.5, 'seconds': 60.0}])
 
@@ -130,16 +131,51 @@ def test_a_data_set_that_is_not_there_is_skipped_and_stays_missing(
 
     monkeypatch.setattr(run.data, 'load', load)
     monkeypatch.setattr(run, 'train', lambda config, say: stand_in(config))
-    run.main(
-        ['--tables=II', f'--out-dir={tmp_path / "out"}', f'--runs-dir={tmp_path / "r"}']
-    )
+    small = ['--scale=small', f'--runs-dir={tmp_path / "r"}']
+    run.main([*small, '--tables=II', f'--out-dir={tmp_path / "out"}'])
     said = capsys.readouterr().out
     assert 'cifar100 is skipped: --data-dir None holds none of it' in said
     assert 'missing: 20, about 20 min' in said
     assert '21 of 42 runs are in' in said
     assert not (tmp_path / 'out' / 'tables-small.json').exists()
     with pytest.raises(UserError, match='holds none of it'):
-        run.main(['--datasets=cifar100', f'--runs-dir={tmp_path / "r"}'])
+        run.main([*small, '--datasets=cifar100'])
+
+
+def test_without_arguments_digits_fill_all_tables(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    told = []
+
+    def train(config, say):
+        told.append(config)
+        return stand_in(config)
+
+    monkeypatch.setattr(run, 'train', train)
+    run.main([])
+    assert '60 of 60 runs are in docs/results/tables-digits.jsonl' in (
+        capsys.readouterr().out
+    )
+    assert {config.dataset for config in told} == {'digits'}
+    assert {config.batch_size for config in told} == set(BATCH_SIZES)
+    render.main([])
+    text = Path('docs/results/tables-digits.md').read_text()
+    assert 'Test accuracy (%) on digits: resnet18 of width 8' in text
+    assert 'not run' not in text and 'published' not in text
+    assert text.count('### ') == len(TABLES)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'named'),
+    [
+        (['--datasets=cifar10'], '--datasets cifar10: --scale digits has digits'),
+        (['--scale=paper', '--datasets=digits'], 'has cifar10 and cifar100'),
+        (['--data-dir=DATA'], '--data-dir DATA: the embedded digits need none'),
+    ],
+)
+def test_a_scale_refuses_data_that_are_not_its_own(arguments, named, tmp_path):
+    with pytest.raises(UserError, match=named):
+        run.main([*arguments, f'--out-dir={tmp_path}'])
+    assert not list(tmp_path.iterdir())
 
 
 def filled(tmp_path, accuracies):
@@ -179,7 +215,8 @@ def test_numbers_stand_beside_the_published_ones_and_gaps_are_said(tmp_path):
     assert '| diffGrad, ReLU | 93.90 | not run | 94.05 |' in three
     for part, name in ((one, 'I'), (two, 'II'), (three, 'III')):
         for row in TABLES[name].rows:
-            assert part.count(f'| {row.label} |') == len(TABLES[name].datasets)
+            datasets = set(TABLES[name].datasets) & set(SCALES['small'].datasets)
+            assert part.count(f'| {row.label} |') == len(datasets)
 
 
 def test_runs_of_another_scale_are_not_shown(tmp_path):
@@ -191,8 +228,9 @@ def test_runs_of_another_scale_are_not_shown(tmp_path):
     'results', sorted(RESULTS.glob('tables-*.jsonl')), ids=lambda path: path.stem
 )
 def test_the_committed_tables_are_of_the_committed_runs(results):
-    scale = SCALES[results.stem.removeprefix('tables-')]
-    text = render.render(Record(results), scale, 'CIFAR-10 recompressed as JPEG')
+    name = results.stem.removeprefix('tables-')
+    images = 'digits' if name == 'digits' else 'CIFAR-10 recompressed as JPEG'
+    text = render.render(Record(results), SCALES[name], images)
     assert results.with_suffix('.md').read_text(encoding='utf-8') == text
 
 

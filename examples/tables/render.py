@@ -1,6 +1,7 @@
 """Draws up the diffGrad paper's tables beside the published ones, in Markdown.
 
-python -m examples.tables.render --scale small --images 'CIFAR-10'
+python -m examples.tables.render
+python -m examples.tables.render --scale small --images CIFAR-10
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,19 +17,21 @@ from examples.common.tables import markdown, spread
 from examples.tables.paper import BATCH_SIZES, TABLES, Cell, Row, Table
 from examples.tables.scales import SCALES, Scale, configure
 
-NAMES = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100'}
-NOT_RUN = 'not run'
+NAMES = {'digits': 'digits', 'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100'}
+NOT_RUN, NONE = 'not run', '–'
 
 
 @dataclass(frozen=True)
 class Settings:
     """Where the results are, and how to speak of them."""
 
-    scale: Literal[*SCALES] = option('small', 'of the runs to show')
+    scale: Literal[*SCALES] = option('digits', 'of the runs to show')
     results: Path | None = option(
         None, 'the file of results; left out, tables-SCALE.jsonl in docs/results'
     )
-    images: str = option('CIFAR', 'what the images are, for the line above the tables')
+    images: str | None = option(
+        None, "what the images are, for the line above; left out, the data sets' names"
+    )
     out: Path | None = option(
         None, 'the file to write; left out, beside the results, with .md'
     )
@@ -54,16 +57,24 @@ def with_count(values: Iterable[float]) -> str:
 
 
 def as_published(value: float | None) -> str:
-    return '–' if value is None else f'{value:.2f}'
+    return NONE if value is None else f'{value:.2f}'
 
 
-def first_question(record: Record, scale: Scale) -> str:
+def without_empty_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table less what the paper has nothing of."""
+    columns = zip(header, *rows, strict=True)
+    kept = [column for column in columns if set(column[1:]) != {NONE}]
+    header, *rows = zip(*kept, strict=True)
+    return markdown(header, rows)
+
+
+def first_question(record: Record, scale: Scale, dataset: str) -> str:
     """The first table, with what each row has more than the control, seed by seed."""
     table = TABLES['first']
 
     def measured(row: Row) -> dict[int, float]:
         return accuracies(
-            record, scale, Cell('cifar10', 128, row.optimizer, row.activation)
+            record, scale, Cell(dataset, 128, row.optimizer, row.activation)
         )
 
     (half,) = (measured(row) for row in table.rows if row.optimizer == 'adam-half')
@@ -74,13 +85,18 @@ def first_question(record: Record, scale: Scale) -> str:
         rows.append(
             (
                 row.label,
-                as_published(row.cifar10[BATCH_SIZES.index(128)]),
+                as_published(row.published(dataset)[BATCH_SIZES.index(128)]),
                 with_count(mine.values()),
-                '–' if row.optimizer == 'adam-half' else with_count(more),
+                NONE if row.optimizer == 'adam-half' else with_count(more),
             )
         )
-    header = ('CIFAR-10, batch 128', 'published', 'here', 'here, minus half the rate')
-    return markdown(header, rows)
+    header = (
+        f'{NAMES[dataset]}, batch 128',
+        'published',
+        'here',
+        'here, minus half the rate',
+    )
+    return without_empty_columns(header, rows)
 
 
 def full_table(record: Record, scale: Scale, table: Table, dataset: str) -> str:
@@ -91,12 +107,12 @@ def full_table(record: Record, scale: Scale, table: Table, dataset: str) -> str:
     rows = []
     for row in table.rows:
         line = [row.label]
-        for size, published in zip(BATCH_SIZES, getattr(row, dataset), strict=True):
+        for size, published in zip(BATCH_SIZES, row.published(dataset), strict=True):
             cell = Cell(dataset, size, row.optimizer, row.activation)
             mine = accuracies(record, scale, cell)
             line += [as_published(published), with_count(mine.values())]
         rows.append(line)
-    return markdown(header, rows)
+    return without_empty_columns(header, rows)
 
 
 def provenance(record: Record, scale: Scale, images: str) -> str:
@@ -127,10 +143,13 @@ def render(record: Record, scale: Scale, images: str) -> str:
     parts = [provenance(record, scale, images)]
     for name, table in TABLES.items():
         parts.append(f'### {table.title}')
-        if name == 'first':
-            parts.append(first_question(record, scale))
-        else:
-            parts += [full_table(record, scale, table, d) for d in table.datasets]
+        for dataset in scale.datasets:
+            if dataset not in table.datasets:
+                continue
+            if name == 'first':
+                parts.append(first_question(record, scale, dataset))
+            else:
+                parts.append(full_table(record, scale, table, dataset))
     return '\n\n'.join(parts) + '\n'
 
 
@@ -138,7 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
     results = settings.results or Path(f'docs/results/tables-{settings.scale}.jsonl')
-    text = render(Record(results), SCALES[settings.scale], settings.images)
+    scale = SCALES[settings.scale]
+    images = settings.images or ' and '.join(NAMES[name] for name in scale.datasets)
+    text = render(Record(results), scale, images)
     out = settings.out or results.with_suffix('.md')
     write_atomically(out, text)
     print(f'{text}\nwritten to {out}')

@@ -1,6 +1,7 @@
 """Runs what is missing of the diffGrad paper's tables, the most valuable first.
 
-python -m examples.tables.run --data-dir DATA --minutes 60
+python -m examples.tables.run
+python -m examples.tables.run --scale small --data-dir DATA --minutes 60
 
 Every run adds a line to the file of results as it ends; the same command goes on where
 it was stopped, in the middle of a run too.
@@ -23,7 +24,6 @@ from examples.common.run import write_atomically
 from examples.tables.paper import TABLES, Cell, cells
 from examples.tables.scales import SCALES, Scale, configure, tiny
 
-DATASETS = ('cifar10', 'cifar100')
 RESULTS = Path('docs/results')
 
 
@@ -32,14 +32,16 @@ class Settings:
     """Everything that the tables are told."""
 
     scale: Literal[*SCALES] = option(
-        'small',
-        'of the runs: for all of CIFAR-10 an hour a seed on two CPU cores, or the '
-        "paper's own",
+        'digits',
+        'of the runs: the embedded digits; '
+        "CIFAR's first images, an hour a seed of CIFAR-10; or the paper's own",
     )
     tables: tuple[Literal[*TABLES], ...] = option(
         tuple(TABLES), 'which to fill; first is five optimizers at batch size 128'
     )
-    datasets: tuple[Literal[*DATASETS], ...] = option(DATASETS, 'which to train on')
+    datasets: tuple[Literal['digits', 'cifar10', 'cifar100'], ...] | None = option(
+        None, "which of the scale's to train on; left out, all"
+    )
     seeds: tuple[int, ...] = option((0,), 'each cell is run with each')
     minutes: float | None = option(None, 'after which no run is begun')
     data_dir: Path | None = option(
@@ -60,8 +62,29 @@ class Settings:
     smoke: bool = option(False, 'two tiny runs on digits, to see that everything works')
 
 
+def chosen_datasets(settings: Settings) -> tuple[str, ...]:
+    """Those to train on.
+
+    Raises:
+      UserError: if the scale has not all of them, or has none that needs files.
+    """
+    offered = SCALES[settings.scale].datasets
+    for dataset in settings.datasets or ():
+        if dataset not in offered:
+            raise UserError(
+                f'--datasets {dataset}: --scale {settings.scale} has '
+                f'{" and ".join(offered)}'
+            )
+    if settings.data_dir is not None and offered == ('digits',):
+        raise UserError(
+            f'--data-dir {settings.data_dir}: the embedded digits need none, CIFAR is '
+            'of --scale small and --scale paper'
+        )
+    return settings.datasets or offered
+
+
 def in_order(tables: Sequence[str], datasets: Sequence[str]) -> list[list[Cell]]:
-    """The cells in stages: the first question, the rest of CIFAR-10, CIFAR-100.
+    """The cells in stages: of each data set the first question, then the rest.
 
     A stage is run with every seed before the next one begins; each cell is in one.
     """
@@ -154,7 +177,7 @@ def fill(settings: Settings) -> None:
     results = settings.results or (settings.out_dir or RESULTS) / f'{name}.jsonl'
     runs_dir = settings.runs_dir or Path('runs') / name
     scale = SCALES[settings.scale]
-    stages = in_order(settings.tables, settings.datasets)
+    stages = in_order(settings.tables, chosen_datasets(settings))
     if settings.smoke:
         scale = tiny(scale)
         first = [cell for stage in stages for cell in stage][:2]

@@ -10,8 +10,9 @@ from examples.tables.paper import Cell
 
 @dataclass(frozen=True)
 class Scale:
-    """A network, how much it sees, and how often."""
+    """Data sets, a network, how much it sees, and how often."""
 
+    datasets: tuple[str, ...]
     model: str
     width: int
     epochs: int
@@ -22,8 +23,19 @@ class Scale:
     schedule: str = 'drop'  # a tenth for the last fifth of the epochs
 
 
+CIFAR = ('cifar10', 'cifar100')
 SCALES = {
+    'digits': Scale(
+        datasets=('digits',),
+        model='resnet18',
+        width=8,
+        epochs=10,
+        limit_train=None,
+        limit_test=None,
+        checkpoint_every=10,
+    ),
     'small': Scale(
+        datasets=CIFAR,
         model='resnet18',
         width=8,
         epochs=5,
@@ -32,6 +44,7 @@ SCALES = {
         checkpoint_every=5,
     ),
     'paper': Scale(
+        datasets=CIFAR,
         model='resnet50',
         width=64,
         epochs=100,
@@ -51,6 +64,6 @@ def tiny(scale: Scale) -> Scale:
 
 def configure(cell: Cell, scale: Scale, seed: int, data_dir: Path | None) -> Config:
     """What one run is told; learning rates are the optimizers' own."""
-    return Config(
-        **cell._asdict(), **dataclasses.asdict(scale), seed=seed, data_dir=data_dir
-    )
+    shared = dataclasses.asdict(scale)
+    del shared['datasets']
+    return Config(**cell._asdict(), **shared, seed=seed, data_dir=data_dir)
