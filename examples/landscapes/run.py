@@ -4,7 +4,8 @@ python -m examples.landscapes.run
 
 Each is run from 128 starts at 19 learning rates, 300 steps each. Half of the starts
 choose the rate, and the others are reported. Writes the numbers (landscapes.json),
-tables (landscapes.md), two pictures, and a page to play with (landscapes.html).
+tables (landscapes.md), two pictures, and a page to play with (landscapes.html). The
+same command goes on where it was stopped.
 """
 
 import json
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.facts import facts
+from examples.common.pieces import Pieces
 from examples.common.run import write_atomically
 from examples.landscapes.functions import FUNCTIONS
 from examples.landscapes.optimizers import CONTROLS, OPTIMIZERS
@@ -58,20 +60,29 @@ def check(settings: Settings) -> None:
             )
 
 
-def run_all(settings: Settings) -> dict[str, dict[str, Runs]]:
+def search(settings: Settings, title: str, name: str, pieces: Pieces) -> Runs:
+    """The runs of one optimizer on one function, made now or by an interrupted call."""
+
+    def make() -> dict[str, np.ndarray]:
+        return run(
+            FUNCTIONS[title],
+            OPTIMIZERS[name],
+            settings.starts,
+            settings.shown,
+            settings.steps,
+        )._asdict()
+
+    return Runs(**pieces.get(f'{title}-{name}', make))
+
+
+def run_all(settings: Settings, pieces: Pieces) -> dict[str, dict[str, Runs]]:
     """Runs every optimizer on every function."""
     runs: dict[str, dict[str, Runs]] = {name: {} for name in settings.functions}
     pairs = [(f, o) for f in runs for o in dict.fromkeys(settings.optimizers)]
     with tqdm(pairs, unit=' searches', leave=False, disable=None) as bar:
         for title, name in bar:
             bar.set_description(f'{name} on {title}')
-            runs[title][name] = run(
-                FUNCTIONS[title],
-                OPTIMIZERS[name],
-                settings.starts,
-                settings.shown,
-                settings.steps,
-            )
+            runs[title][name] = search(settings, title, name, pieces)
     return runs
 
 
@@ -95,8 +106,13 @@ def make_record(settings: Settings, runs: dict[str, dict[str, Runs]]) -> dict[st
         'starts': count,
         'rates': RATES,
         'functions': outcomes,
-        **facts(jax.make_mesh((1,), ('run',), devices=jax.devices()[:1])),
+        **made_with(),
     }
+
+
+def made_with() -> dict[str, Any]:
+    """Device and versions."""
+    return facts(jax.make_mesh((1,), ('run',), devices=jax.devices()[:1]))
 
 
 def numbers(losses: np.ndarray) -> list[float | None]:
@@ -108,16 +124,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
     check(settings)
-    runs = run_all(settings)
+    out, sizes = settings.out_dir, (settings.steps, settings.starts, settings.shown)
+    pieces = Pieces(out / 'searches', {'sizes': sizes, **made_with()})
+    runs = run_all(settings, pieces)
     record = make_record(settings, runs)
-    out = settings.out_dir
-    out.mkdir(parents=True, exist_ok=True)
     print(tables(record))
     write_atomically(out / 'landscapes.json', json.dumps(record) + '\n')
     write_atomically(out / 'landscapes.md', tables(record))
     write_atomically(out / 'landscapes.html', render(describe(record, runs)))
     draw_paths(out / 'landscapes.png', record, runs)
     draw_rates(out / 'landscapes-rates.png', record)
+    pieces.clear()
     print(f'everything is in {out}')
 
 

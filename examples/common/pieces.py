@@ -1,0 +1,69 @@
+"""Pieces of a computation of minutes, kept for the call after an interrupted one."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.common.cli import UserError
+from examples.common.facts import commit
+
+OF = 'of.json'
+
+
+class Pieces:
+    """Arrays by name, in a folder of their own until everything is done.
+
+    Pieces of another computation are thrown away, those of code that is in no commit
+    too: none is ever mixed into a result.
+
+    Args:
+      folder: of the pieces alone.
+      of: what decides them beside the code, as JSON has it.
+
+    Raises:
+      UserError: if the folder holds something else.
+    """
+
+    def __init__(self, folder: Path, of: Mapping[str, Any]) -> None:
+        self.folder = folder
+        code = commit() or '-dirty'
+        if code.endswith('-dirty'):
+            code = str(uuid.uuid4())
+        told, note = json.dumps({**of, 'code': code}), folder / OF
+        if folder.exists() and not note.exists():
+            raise UserError(
+                f'{folder} has no {OF}, so it is not of an interrupted call: move it, '
+                'or choose another --out-dir'
+            )
+        if note.exists() and note.read_text() != told:
+            shutil.rmtree(folder)
+        if not folder.exists():
+            fresh = folder.with_name(f'{folder.name}-{uuid.uuid4()}')
+            fresh.mkdir(parents=True)
+            (fresh / OF).write_text(told)
+            fresh.rename(folder)
+
+    def get(
+        self, name: str, compute: Callable[[], Mapping[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """The piece of this name, computed where it is not there yet."""
+        path = self.folder / f'{name}.npz'
+        if not path.exists():
+            part = path.with_name(path.name + '.part')
+            with part.open('wb') as file:
+                np.savez(file, **compute())
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+
+    def clear(self) -> None:
+        """Deletes them, when the result is written."""
+        shutil.rmtree(self.folder)
