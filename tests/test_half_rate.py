@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from diffgrad_optax import friction_coefficients, with_friction
+from examples.cifar.config import Config as CifarConfig
 from examples.common.cli import UserError
 from examples.common.grid import chosen, over_rates
 from examples.common.observe import BINS, observed, read
@@ -23,7 +24,7 @@ from examples.common.tables import mean_with_error, spread
 from examples.half_rate import experiment, run
 from examples.half_rate.layers import compact
 from examples.half_rate.pictures import from_input
-from examples.half_rate.table import tables
+from examples.half_rate.table import differences, tables
 
 RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
 SHAPES = {'w': (7, 5), 'b': (3,)}
@@ -312,6 +313,26 @@ def test_spreads_are_those_of_samples_and_errors_those_of_means():
     assert spread([1.0, 2.0, 3.0, 4.0], 3) == '2.500 ± 1.291'
     assert mean_with_error([1.0, 2.0, 3.0, 4.0], 3) == '2.500 ± 0.645'
     assert spread([1.0], 2) == mean_with_error([1.0], 2) == '1.00'
+
+
+def test_differences_are_between_runs_of_the_same_rate_and_seed():
+    config = CifarConfig(model='mlp')
+    network = experiment.Network(config, (0.1, 0.2), (0, 1), 0.1, ('adam', 'adam-half'))
+    scores = {
+        ('adam', 0.1): (0.5, 0.7),
+        ('adam-half', 0.1): (0.4, 0.9),
+        ('adam', 0.2): (0.3, 0.1),
+        ('adam-half', 0.2): (0.6,),
+    }
+    lines = {
+        experiment.Run(arm, rate, seed): {'metrics': [{'test_accuracy': score}]}
+        for (arm, rate), of_seeds in scores.items()
+        for seed, score in enumerate(of_seeds)
+    }
+    half, *others = differences(network, lines).splitlines()[2:]
+    assert half == '| adam-half − adam | 5.00 ± 15.00 | 30.00 | 13.33 ± 12.02 |'
+    for other in others:
+        assert other.endswith('| – | – | – |')
 
 
 def test_the_committed_table_is_that_of_the_committed_lines():

@@ -169,7 +169,7 @@ def embedded(data_dir: Path | None) -> dict[str, Network]:
         'resnet50': Network(
             CifarConfig(width=8, batch_size=64, epochs=4, checkpoint_every=4),
             rates,
-            (0, 1),
+            (0, 1, 2, 3, 4),
             close=2e-3,
         ),
         'transformer': Network(

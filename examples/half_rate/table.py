@@ -1,6 +1,7 @@
 """The answer in numbers, as tables in Markdown."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,13 @@ def tables(networks: Mapping[str, Network], lines: Mapping[str, Lines]) -> str:
     parts = []
     compared = {name: n for name, n in networks.items() if len(n.arms) > 1}
     for name, network in compared.items():
-        parts += [f'{title(name, network)}:', rates_table(network, lines[name])]
-    parts += ['Differences between runs of the same rate and seed:']
-    parts += [differences(compared, lines)]
+        parts += [
+            f'{title(name, network, lines[name])}:',
+            rates_table(network, lines[name]),
+        ]
+    for name, network in compared.items():
+        parts += [f'{name}, differences between runs of the same rate and seed:']
+        parts += [differences(network, lines[name])]
     parts += ['How ξ is distributed, over all elements and steps of an epoch:']
     parts += [frictions(networks, lines)]
     for name, network in compared.items():
@@ -40,8 +45,8 @@ def tables(networks: Mapping[str, Network], lines: Mapping[str, Lines]) -> str:
     return '\n\n'.join(parts)
 
 
-def title(name: str, network: Network) -> str:
-    seeds = f'{len(network.seeds)} seeds'
+def title(name: str, network: Network, lines: Lines) -> str:
+    seeds = f'{len({run.seed for run in lines})} seeds'
     if network.score == 'test_accuracy':
         return f'{name}, test accuracy (%), {seeds}'
     return f'{name}, validation loss (nats per token), {seeds}'
@@ -111,16 +116,19 @@ def rates_table(network: Network, lines: Lines) -> str:
     )
 
 
-def differences(networks: Mapping[str, Network], lines: Mapping[str, Lines]) -> str:
-    """The mean of what one arm has more than another, and its standard error."""
+def differences(network: Network, lines: Lines) -> str:
+    """What one arm has more than another: means and standard errors over pairs."""
     rows = []
     for arm, other in DIFFERENCES:
-        cells = []
-        for name, network in networks.items():
-            values = paired(network, lines[name], arm, other)
-            cells.append(mean_with_error(values, digits(network)) if values else '–')
-        rows.append([f'{arm} − {other}', *cells])
-    header = ['', *(f'{name} ({unit(network)})' for name, network in networks.items())]
+        of_rates = [paired(network, lines, arm, other, {r}) for r in network.rates]
+        pairs = [*of_rates, list(itertools.chain.from_iterable(of_rates))]
+        rows.append(
+            [
+                f'{arm} − {other}',
+                *(mean_with_error(p, digits(network)) if p else '–' for p in pairs),
+            ]
+        )
+    header = [unit(network), *(f'{rate:g}' for rate in network.rates), 'all rates']
     return markdown(header, rows)
 
 
@@ -128,12 +136,14 @@ def unit(network: Network) -> str:
     return 'points' if network.score == 'test_accuracy' else 'nats'
 
 
-def paired(network: Network, lines: Lines, arm: str, other: str) -> list[float]:
-    """What `arm` has more than `other`, for each rate and seed that both have."""
+def paired(
+    network: Network, lines: Lines, arm: str, other: str, rates: Container[float]
+) -> list[float]:
+    """What `arm` has more than `other` at these rates, for each seed that both have."""
     runs = [
         run
         for run in network.runs()
-        if run.arm == arm and run.factor == 1.0
+        if run.arm == arm and run.factor == 1.0 and run.rate in rates
         if run in lines and run._replace(arm=other) in lines
     ]
     ours = scores(network, (lines[run] for run in runs))
