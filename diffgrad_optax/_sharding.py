@@ -1,11 +1,13 @@
 """State that lies where its parameters lie."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 
 def following_params(
@@ -19,16 +21,18 @@ def following_params(
 
     def init_fn(params: optax.Params) -> optax.OptState:
         params_at = dict(jax.tree_util.tree_leaves_with_path(params))
+        false_at = functools.cache(lambda path: false_like(params_at[path]))
 
         def follow(path: Any, leaf: Any) -> Any:
-            _, param = split(path, params_at)
+            prefix, param = split(path, params_at)
             if (
                 isinstance(param, jax.core.Tracer)
                 and isinstance(leaf, jax.Array)
                 and leaf.shape == param.shape
                 and jnp.issubdtype(leaf.dtype, jnp.number)
             ):
-                leaf = leaf + false_like(param).astype(leaf.dtype)
+                false = false_at(path[len(prefix) :])
+                leaf = lax.add(leaf, lax.convert_element_type(false, leaf.dtype))
             return leaf
 
         return jax.tree_util.tree_map_with_path(follow, init(params))
@@ -38,7 +42,7 @@ def following_params(
 
 def false_like(array: jax.Array) -> jax.Array:
     """False everywhere, computed from `array` and so sharded like it."""
-    return (array == array) & (array != array)
+    return lax.bitwise_and(lax.eq(array, array), lax.ne(array, array))
 
 
 def split(path: Any, params_at: dict[Any, Any]) -> tuple[Any, Any]:

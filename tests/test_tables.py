@@ -208,6 +208,8 @@ def test_numbers_stand_beside_the_published_ones_and_gaps_are_said(tmp_path):
     assert '| Adam, half the rate | – | 45.00 ± 5.00 (3) | – |' in first
     assert '| diffGrad | 94.08 | 46.50 ± 6.36 (2) | 1.50 ± 0.71 (2) |' in first
     assert '| Adam | 93.72 | not run | not run |' in first
+    assert 'seeds that both were run with: 1.50 ± 0.50 points' in first
+    assert 'standard error, 2 pairs)' in first
     assert (
         '| diffGrad | 93.90 | not run | 94.05 | not run | 94.08 | 46.50 ± 6.36 (2) |'
         in one
@@ -221,7 +223,8 @@ def test_numbers_stand_beside_the_published_ones_and_gaps_are_said(tmp_path):
 
 def test_runs_of_another_scale_are_not_shown(tmp_path):
     record = filled(tmp_path, {'adam': {0: 0.4}})
-    assert '(1)' not in render.render(record, SCALES['paper'], 'pebbles')
+    text = render.render(record, SCALES['paper'], 'pebbles')
+    assert '(1)' not in text and 'both were run with: not run.' in text
 
 
 @pytest.mark.parametrize(

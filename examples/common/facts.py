@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+OUTSIDE_DOCS = ('--', ':(top)', ':(top,exclude)docs')
 PACKAGES = ('diffgrad-optax', 'flax', 'jax', 'jaxlib', 'optax')
 
 
@@ -27,14 +28,22 @@ def facts(mesh: Mesh) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """What is checked out, or COMMIT's value in a copy without git, else None."""
+    """What is checked out, or COMMIT's value in a copy without git, else None.
+
+    It ends with -dirty where tracked files are others, the results in docs aside.
+    """
     try:
-        return subprocess.run(
-            ['git', 'describe', '--always', '--dirty'],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout.strip()
+        changed = _git('status', '--porcelain', '--untracked-files=no', *OUTSIDE_DOCS)
+        return _git('describe', '--always') + ('-dirty' if changed else '')
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get('COMMIT')
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ['git', *arguments],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.strip()

@@ -13,8 +13,8 @@ from examples.common import cli
 from examples.common.cli import option
 from examples.common.record import Record
 from examples.common.run import write_atomically
-from examples.common.tables import markdown, spread
-from examples.tables.paper import BATCH_SIZES, TABLES, Cell, Row, Table
+from examples.common.tables import markdown, mean_with_error, spread
+from examples.tables.paper import BATCH_SIZES, TABLES, Cell, Row, Table, cells
 from examples.tables.scales import SCALES, Scale, configure
 
 NAMES = {'digits': 'digits', 'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100'}
@@ -99,6 +99,26 @@ def first_question(record: Record, scale: Scale, dataset: str) -> str:
     return without_empty_columns(header, rows)
 
 
+def all_pairs(record: Record, scale: Scale, dataset: str) -> str:
+    """DiffGrad minus its control over the cells of all tables, in a sentence."""
+    more = []
+    for cell in dict.fromkeys(c for t in TABLES.values() for c in cells(t, dataset)):
+        if cell.optimizer == 'diffgrad':
+            mine = accuracies(record, scale, cell)
+            half = accuracies(record, scale, cell._replace(optimizer='adam-half'))
+            more += [mine[seed] - half[seed] for seed in mine.keys() & half.keys()]
+    sentence = (
+        f'diffGrad minus Adam at half the rate on {NAMES[dataset]}, over all batch '
+        'sizes, activations and seeds that both were run with'
+    )
+    if not more:
+        return f'{sentence}: {NOT_RUN}.'
+    return (
+        f'{sentence}: {mean_with_error(more, 2)} points (mean ± standard error, '
+        f'{len(more)} pairs).'
+    )
+
+
 def full_table(record: Record, scale: Scale, table: Table, dataset: str) -> str:
     """Published and measured accuracies for every batch size."""
     header = [f'{NAMES[dataset]}, batch size']
@@ -148,6 +168,7 @@ def render(record: Record, scale: Scale, images: str) -> str:
                 continue
             if name == 'first':
                 parts.append(first_question(record, scale, dataset))
+                parts.append(all_pairs(record, scale, dataset))
             else:
                 parts.append(full_table(record, scale, table, dataset))
     return '\n\n'.join(parts) + '\n'
