@@ -37,7 +37,7 @@ types: $(VENV)/ready
 	$(BIN)/mypy
 
 pytest: $(VENV)/ready
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadfile
 
 docs: $(VENV)/ready
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \
