@@ -280,6 +280,18 @@ def test_without_time_nothing_is_run_and_it_is_not_called_done(monkeypatch, tmp_
     assert '| diffgrad | – | – | – | – |' in (tmp_path / 'half_rate.md').read_text()
 
 
+def test_what_is_missing_again_is_not_called_done(monkeypatch, tmp_path):
+    done = tmp_path / 'half_rate.json'
+    done.write_text('{}')
+    run.main(['--smoke', '--minutes', '-1', '--out-dir', str(tmp_path)])
+    assert not done.exists()
+
+
+def test_the_papers_scale_needs_its_images(tmp_path):
+    with pytest.raises(UserError, match='--scale paper needs CIFAR-10'):
+        run.main(['--scale=paper', f'--out-dir={tmp_path}'])
+
+
 @pytest.mark.parametrize('scale', experiment.SCALES)
 def test_every_arm_of_a_network_has_the_same_rates_and_seeds(scale):
     for network in experiment.SCALES[scale](Path('data')).values():
@@ -307,6 +319,8 @@ def test_a_rate_is_chosen_by_its_mean_and_only_from_all_of_them():
         '| a | 3.0 ± 2.8 | 2.5 ± 0.0 | 0.2 | 2.5 ± 0.0 |'
     )
     assert table({'a': of_rates}, (0.1, 0.2, 0.3)).endswith('| 2.5 ± 0.0 | – | – | – |')
+    with_fewer = of_rates | {0.2: of_rates[0.2][:1]}
+    assert '| 2.5 (1) |' in table({'a': with_fewer}, (0.1, 0.2))
 
 
 def test_spreads_are_those_of_samples_and_errors_those_of_means():

@@ -83,7 +83,7 @@ def test_an_interrupted_search_of_the_landscapes_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(run, 'run', interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.main([*arguments, f'--out-dir={tmp_path / "a"}'])
-    assert {path.name for path in (tmp_path / 'a').iterdir()} == {'searches'}
+    assert {path.name for path in (tmp_path / 'a').iterdir()} == {'searches', 'lock'}
     monkeypatch.setattr(run, 'run', lambda *args: searched.append(args) or whole(*args))
     run.main([*arguments, f'--out-dir={tmp_path / "a"}'])
     assert len(searched) == 3

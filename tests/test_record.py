@@ -10,6 +10,7 @@ import pytest
 
 from examples.cifar.config import Config as CifarConfig
 from examples.common.cli import UserError
+from examples.common.finite import DivergedError
 from examples.common.record import Record, run_missing
 from examples.lm.config import Config as LmConfig
 
@@ -29,9 +30,11 @@ CONFIGS = {f'seed{seed}': Config(seed) for seed in range(3)}
 
 
 def train(config):
-    """Leaves a run's folder as a real run would, and fails for seed 13."""
+    """Leaves a run's folder as a real run would; fails for 13, diverges for 99."""
     if config.seed == 13:
         raise UserError('seed 13 does not train')
+    if config.seed == 99:
+        raise DivergedError('the loss at step 3 is nan')
     assert config.resume
     config.out_dir.mkdir()
     told = {'settings': config.settings() | {'data_checksum': 'x'}, 'devices': ['cpu']}
@@ -73,6 +76,24 @@ def test_a_failing_run_keeps_the_lines_before_it(tmp_path):
     with pytest.raises(UserError, match='13'):
         run(tmp_path, {'seed0': Config(0), 'seed13': Config(13)})
     assert len(Record(tmp_path / 'results.jsonl').runs) == 1
+
+
+def test_a_run_that_diverges_keeps_no_other_from_being_made(tmp_path):
+    configs = {'seed99': Config(99), 'seed0': Config(0)}
+    record, said = run(tmp_path, configs)
+    assert [line['settings']['seed'] for line in record.runs] == [0]
+    assert said[0] == 'seed99 stays missing: the loss at step 3 is nan'
+    assert said[1].split()[:4] == ['1', 'of', '2', 'seed0']
+
+
+def test_other_data_of_the_same_name_are_not_joined(tmp_path):
+    record, _ = run(tmp_path, {'seed0': Config(0)})
+    before = record.path.read_text()
+    of_another_name = {'dataset': 'y', 'data_checksum': 'y'}
+    record.check_data(of_another_name)
+    with pytest.raises(UserError, match=r'results\.jsonl is of other data.*x, these y'):
+        record.add({'settings': {'data_checksum': 'y'}, 'metrics': []})
+    assert record.path.read_text() == before
 
 
 def test_without_time_nothing_is_begun(tmp_path):

@@ -102,10 +102,13 @@ def test_a_dry_run_leaves_lines_and_says_when_nothing_is_missing(
     lines = (out / 'tables-paper.jsonl').read_text()
     for line in map(json.loads, lines.splitlines()):
         assert {'devices', 'versions', 'commit', 'seconds', 'metrics'} <= line.keys()
-    assert json.loads((out / 'tables-paper.json').read_text())['runs'] == 2
+    made = json.loads((out / 'tables-paper.json').read_text())['runs']
+    assert made[0] == 'digits-128-sgdm-relu-seed0' and len(made) == 2
     run.main(arguments)
     assert 'nothing is missing' in capsys.readouterr().out
     assert (out / 'tables-paper.jsonl').read_text() == lines
+    run.main([*arguments, '--seeds=1', '--minutes=0'])
+    assert not (out / 'tables-paper.json').exists()
 
 
 def test_a_dry_run_is_kept_out_of_the_results():
@@ -125,11 +128,11 @@ def stand_in(config):
 def test_a_data_set_that_is_not_there_is_skipped_and_stays_missing(
     tmp_path, monkeypatch, capsys
 ):
-    def load(name, data_dir):
-        if name == 'cifar100':
-            raise UserError(f'--data-dir {data_dir} holds none of it')
+    def data_checksum(config):
+        if config.dataset == 'cifar100':
+            raise UserError(f'--data-dir {config.data_dir} holds none of it')
 
-    monkeypatch.setattr(run.data, 'load', load)
+    monkeypatch.setattr(run, 'data_checksum', data_checksum)
     monkeypatch.setattr(run, 'train', lambda config, say: stand_in(config))
     small = ['--scale=small', f'--runs-dir={tmp_path / "r"}']
     run.main([*small, '--tables=II', f'--out-dir={tmp_path / "out"}'])
@@ -170,12 +173,32 @@ def test_without_arguments_digits_fill_all_tables(tmp_path, monkeypatch, capsys)
         (['--datasets=cifar10'], '--datasets cifar10: --scale digits has digits'),
         (['--scale=paper', '--datasets=digits'], 'has cifar10 and cifar100'),
         (['--data-dir=DATA'], '--data-dir DATA: the embedded digits need none'),
+        (
+            ['--scale=small', '--tables=III', '--datasets=cifar100'],
+            '--tables III has nothing of --datasets cifar100',
+        ),
     ],
 )
 def test_a_scale_refuses_data_that_are_not_its_own(arguments, named, tmp_path):
     with pytest.raises(UserError, match=named):
         run.main([*arguments, f'--out-dir={tmp_path}'])
     assert not list(tmp_path.iterdir())
+
+
+def test_results_of_other_images_are_not_gone_on_with(tmp_path, monkeypatch):
+    record = Record(tmp_path / 'tables-digits.jsonl')
+    config = configure(Cell('digits', 128, 'adam', 'relu'), SCALES['digits'], 0, None)
+    record.add(
+        {'settings': config.settings() | {'data_checksum': 'other'}, 'metrics': []}
+    )
+    monkeypatch.setattr(run, 'train', pytest.fail)
+    with pytest.raises(UserError, match=r'digits\.jsonl is of other data'):
+        run.main([f'--results={record.path}', f'--runs-dir={tmp_path / "r"}'])
+
+
+def test_results_that_do_not_exist_are_not_shown(tmp_path):
+    with pytest.raises(UserError, match=r'nowhere\.jsonl does not exist'):
+        render.main([f'--results={tmp_path / "nowhere.jsonl"}'])
 
 
 def filled(tmp_path, accuracies):

@@ -207,6 +207,15 @@ def limited(data: Dataset, config: Config) -> Dataset:
     return data._replace(**splits)
 
 
+def data_checksum(config: Config) -> str:
+    """That of the images which a run would learn from.
+
+    Raises:
+      UserError: if they are not there.
+    """
+    return checksum(limited(loaded(config), config))
+
+
 def checksum(data: Dataset) -> str:
     """Tells data sets apart, so that a run goes on with its own."""
     crc = 0

@@ -14,7 +14,11 @@ class NonFiniteError(Exception):
     """A loss that is infinite or NaN: says at which step."""
 
 
-def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> UserError:
+class DivergedError(UserError):
+    """A run that ends because its loss is no number any more."""
+
+
+def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> DivergedError:
     """What a run that stops for `error` says.
 
     Args:
@@ -25,7 +29,7 @@ def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> UserError
     advice = 'Try a smaller --learning-rate in another --out-dir'
     if non_finite == 'stop':
         advice += ', or --non-finite skip, which goes on from there'
-    return UserError(f'{error}: {last_good}. {advice}')
+    return DivergedError(f'{error}: {last_good}. {advice}')
 
 
 @jax.jit

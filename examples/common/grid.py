@@ -40,15 +40,18 @@ def over_rates(
       arms: the runs that there are; a rate is chosen only from all of them.
       rates: of every arm.
       choose: the metric that chooses the rate; not the one that is shown.
-      show: the metric that is shown, mean and standard deviation over the seeds.
+      show: the metric that is shown, mean and standard deviation over the seeds, with
+        their number where it is not the largest of the table.
       digits: of what is shown.
       factor: what is shown is multiplied by it.
     """
+    most = max((len(r) for of in arms.values() for r in of.values()), default=0)
     rows = []
     for arm, of_rates in arms.items():
         cells = dict.fromkeys([*rates, 'chosen', 'there'], '–')
         for rate, runs in of_rates.items():
             cells[rate] = spread([factor * x for x in last(runs, show)], digits)
+            cells[rate] += f' ({len(runs)})' if len(runs) < most else ''
         if len(of_rates) == len(rates):
             rate = chosen(of_rates, choose)
             cells |= {'chosen': f'{rate:g}', 'there': cells[rate]}

@@ -22,7 +22,7 @@ def held(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f'--out-dir {directory} is in use by a run that has not ended: wait '
-                'for it, stop it, or choose another'
+                f'{directory} is in use by a run that has not ended: wait '
+                'for it, stop it, or choose another folder'
             ) from None
         yield

@@ -2,8 +2,8 @@
 
 What is looked at is ξ − ½, how far friction is from halving the step. Its bins are
 the powers of two, down to the smallest that a float32 next to ½ can show: bin 0 holds
-what is below 2⁻²⁴, where ξ is ½ exactly, and bin k what is from 2^(k − 25) to
-2^(k − 24).
+what is below 2⁻²⁴, where ξ is ½ exactly (or less, where a friction goes below ½), and
+bin k what is from 2^(k − 25) to 2^(k − 24).
 """
 
 from collections.abc import Iterable

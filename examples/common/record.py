@@ -17,7 +17,11 @@ from typing import Any, Protocol
 
 from examples.common.cli import UserError
 from examples.common.facts import commit
+from examples.common.finite import DivergedError
 from examples.common.lock import held
+
+# What a run calls the data that it learns; their checksum says what they are.
+DATA = ('dataset', 'tokens', 'limit_train', 'limit_test')
 
 
 class Config(Protocol):
@@ -66,8 +70,33 @@ class Record:
                 return run
         return None
 
+    def check_data(self, settings: Mapping[str, Any]) -> None:
+        """Refuses to join runs on data that have one name and are not the same.
+
+        Args:
+          settings: a run's, with the `data_checksum` of what it learns.
+
+        Raises:
+          UserError: if a run that is here learnt from other data.
+        """
+        mine = settings.get('data_checksum')
+        for run in self.runs:
+            theirs = run['settings']
+            if theirs.get('data_checksum') != mine and all(
+                theirs.get(name) == settings.get(name) for name in DATA
+            ):
+                raise UserError(
+                    f'{self.path} is of other data: theirs have the checksum '
+                    f'{theirs.get("data_checksum")}, these {mine}. Choose another file'
+                )
+
     def add(self, run: dict[str, Any]) -> None:
-        """Adds a run, to the file first, after what others have added meanwhile."""
+        """Adds a run, to the file first, after what others have added meanwhile.
+
+        Raises:
+          UserError: as `check_data`, or if the file cannot be written.
+        """
+        self.check_data(run['settings'])
         line = json.dumps(run).encode() + b'\n'
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +127,8 @@ def run_missing(
     """Runs what the file has no line of, in order, and adds a line for each.
 
     A run that is interrupted goes on when the command is repeated. When its line is
-    written its folder is deleted: networks of hundreds of runs are not kept.
+    written its folder is deleted: networks of hundreds of runs are not kept. A run
+    that diverges stays missing, and keeps no other from being made.
 
     Args:
       path: of the file.
@@ -109,7 +139,8 @@ def run_missing(
       say: what to do with the line that reports a run.
 
     Raises:
-      UserError: as `train`, or if another process is at it.
+      UserError: as `train`, if another process is at it, or if the file is of other
+        data.
     """
     runs_dir.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -122,7 +153,11 @@ def run_missing(
                 break
             folder = runs_dir / name
             config = dataclasses.replace(config, out_dir=folder, resume=True)
-            metrics = train(config).metrics
+            try:
+                metrics = train(config).metrics
+            except DivergedError as error:
+                say(f'{name} stays missing: {error}')
+                continue
             seconds = sum(line['seconds'] for line in metrics)
             told = json.loads((folder / 'config.json').read_text())
             record.add(

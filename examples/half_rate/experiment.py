@@ -16,6 +16,7 @@ import numpy as np
 
 from examples.cifar.config import Config as CifarConfig
 from examples.cifar.train import train as train_cifar
+from examples.common.cli import UserError
 from examples.common.observe import read
 from examples.common.processes import silent
 from examples.common.record import Record, run_missing
@@ -203,19 +204,25 @@ def embedded(data_dir: Path | None) -> dict[str, Network]:
 
 
 def paper(data_dir: Path | None) -> dict[str, Network]:
-    """The paper's network and a Transformer of 19 million parameters, for a GPU."""
+    """The paper's network and a Transformer of 19 million parameters, for a GPU.
+
+    Raises:
+      UserError: without the paper's images.
+    """
+    if data_dir is None:
+        raise UserError('--scale paper needs CIFAR-10: name its folder with --data-dir')
     rates = (1.25e-4, 5e-4, 2e-3, 8e-3, 3.2e-2)
     seeds = (0, 1, 2)
     transformer = LmConfig(
         width=512, layers=6, heads=8, context=256, batch_size=32, epochs=6
     )
-    networks = {'transformer': Network(transformer, rates, seeds, close=5e-4)}
-    if data_dir is not None:
-        resnet = CifarConfig(
-            dataset='cifar10', data_dir=data_dir, epochs=30, precision='bfloat16'
-        )
-        networks['resnet50'] = Network(resnet, rates, seeds, close=5e-4)
-    return networks
+    resnet = CifarConfig(
+        dataset='cifar10', data_dir=data_dir, epochs=30, precision='bfloat16'
+    )
+    return {
+        'transformer': Network(transformer, rates, seeds, close=5e-4),
+        'resnet50': Network(resnet, rates, seeds, close=5e-4),
+    }
 
 
 def smoke(data_dir: Path | None) -> dict[str, Network]:

@@ -30,7 +30,9 @@ class Settings:
         'embedded', 'how large the networks are; paper is for a GPU'
     )
     data_dir: Path | None = option(
-        None, 'where CIFAR-10 lies; left out, what needs it is not run'
+        None,
+        'where CIFAR-10 lies, which --scale paper needs; left out, the embedded scale '
+        'does without',
     )
     out_dir: Path = option(Path('runs/half_rate'), 'where everything is written')
     minutes: float | None = option(
@@ -67,10 +69,12 @@ def show(networks: dict[str, Network], out_dir: Path, scale: str) -> None:
     print(f'\n{text}\n\neverything is in {out_dir}')
     write_atomically(out_dir / 'half_rate.md', text + '\n')
     draw(out_dir, networks, lines)
+    done_path = out_dir / 'half_rate.json'
+    done_path.unlink(missing_ok=True)
     if all(len(lines[name]) == len(networks[name].runs()) for name in networks):
         counts = {name: len(of_network) for name, of_network in lines.items()}
         summary = json.dumps({'scale': scale, 'runs': counts}, indent=1)
-        write_atomically(out_dir / 'half_rate.json', summary + '\n')
+        write_atomically(done_path, summary + '\n')
 
 
 if __name__ == '__main__':

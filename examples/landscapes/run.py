@@ -21,6 +21,7 @@ from tqdm import tqdm
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.facts import facts
+from examples.common.lock import held
 from examples.common.pieces import Pieces
 from examples.common.run import write_atomically
 from examples.landscapes.functions import FUNCTIONS
@@ -120,10 +121,8 @@ def numbers(losses: np.ndarray) -> list[float | None]:
     return [float(f'{x:.4g}') if np.isfinite(x) else None for x in losses]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    settings = cli.parse(Settings, argv, description=__doc__)
-    check(settings)
+def compare(settings: Settings) -> None:
+    """Runs everything and writes it."""
     out, sizes = settings.out_dir, (settings.steps, settings.starts, settings.shown)
     pieces = Pieces(out / 'searches', {'sizes': sizes, **made_with()})
     runs = run_all(settings, pieces)
@@ -136,6 +135,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     draw_rates(out / 'landscapes-rates.png', record)
     pieces.clear()
     print(f'everything is in {out}')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    settings = cli.parse(Settings, argv, description=__doc__)
+    check(settings)
+    settings.out_dir.mkdir(parents=True, exist_ok=True)
+    with held(settings.out_dir):
+        compare(settings)
 
 
 if __name__ == '__main__':

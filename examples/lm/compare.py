@@ -123,9 +123,11 @@ def show(plan: Plan, out_dir: Path, scale: str) -> None:
     write_atomically(out_dir / 'lm.md', text + '\n')
     draw(out_dir / 'lm-rates.png', plan, lines)
     counts = {model: len(of_model) for model, of_model in lines.items()}
+    done_path = out_dir / 'lm.json'
+    done_path.unlink(missing_ok=True)
     if all(counts[model] == len(plan.configs(model)) for model in counts):
         summary = json.dumps({'scale': scale, 'runs': counts}, indent=1)
-        write_atomically(out_dir / 'lm.json', summary + '\n')
+        write_atomically(done_path, summary + '\n')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -43,7 +43,9 @@ class Settings:
     runs_dir: Path | None = option(
         None, 'where runs under way are; left out, runs/study-DATASET'
     )
-    images_dir: Path = option(Path('docs/images'), 'where the pictures are drawn')
+    images_dir: Path | None = option(
+        None, 'where the pictures are drawn; left out, docs/images or beside --results'
+    )
 
 
 def describe(experiment: Experiment, seeds: int) -> str:
@@ -72,9 +74,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     runs = by_arm(record, experiment)
     title = describe(experiment, max(map(len, runs.values())))
-    settings.images_dir.mkdir(parents=True, exist_ok=True)
+    images_dir = settings.images_dir or (
+        settings.results.parent if settings.results else Path('docs/images')
+    )
+    images_dir.mkdir(parents=True, exist_ok=True)
     for group in GROUPS:
-        draw_group(settings.images_dir / f'{name}-{group}.png', runs, group, title)
+        draw_group(images_dir / f'{name}-{group}.png', runs, group, title)
     text = table(runs) + '\n'
     write_atomically(results.with_suffix('.md'), text)
     print(f'\n{text}\n{len(record.runs)} runs are in {results}')

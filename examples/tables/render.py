@@ -4,13 +4,14 @@ python -m examples.tables.render
 python -m examples.tables.render --scale small --images CIFAR-10
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from examples.common import cli
-from examples.common.cli import option
+from examples.common.cli import UserError, option
 from examples.common.record import Record
 from examples.common.run import write_atomically
 from examples.common.tables import markdown, mean_with_error, spread
@@ -141,7 +142,12 @@ def provenance(record: Record, scale: Scale, images: str) -> str:
     def among(values: Iterable[str | None]) -> str:
         return ', '.join(dict.fromkeys(str(value) for value in values))
 
-    runs = record.runs
+    of_scale = dataclasses.asdict(scale)
+    runs = [
+        run
+        for run in record.runs
+        if all(run['settings'].get(name, it) == it for name, it in of_scale.items())
+    ]
     train, test = (
         'all' if limit is None else f'the first {limit:,}'
         for limit in (scale.limit_train, scale.limit_test)
@@ -178,6 +184,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
     results = settings.results or Path(f'docs/results/tables-{settings.scale}.jsonl')
+    if not results.exists():
+        raise UserError(
+            f'{results} does not exist: python -m examples.tables.run first'
+        )
     scale = SCALES[settings.scale]
     images = settings.images or ' and '.join(NAMES[name] for name in scale.datasets)
     text = render(Record(results), scale, images)

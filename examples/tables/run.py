@@ -9,14 +9,13 @@ it was stopped, in the middle of a run too.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from examples.cifar import data
 from examples.cifar.config import Config
-from examples.cifar.train import train
+from examples.cifar.train import data_checksum, train
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.record import Record, run_missing
@@ -122,20 +121,24 @@ def plan(
     }
 
 
-def available(datasets: Sequence[str], data_dir: Path | None) -> list[str]:
+def available(configs: Iterable[Config], record: Record) -> list[str]:
     """The data sets that there are; says why the others are skipped.
 
     Raises:
-      UserError: if there is none.
+      UserError: if there is none, or one is not that of the record's runs.
     """
+    one_of_each: dict[str, Config] = {}
+    for config in configs:
+        one_of_each.setdefault(config.dataset, config)
     there, refusals = [], []
-    for dataset in datasets:
+    for dataset, config in one_of_each.items():
         try:
-            data.load(dataset, data_dir)
+            settings = config.settings() | {'data_checksum': data_checksum(config)}
         except UserError as error:
             refusals.append(error)
             print(f'{dataset} is skipped: {error}', flush=True)
         else:
+            record.check_data(settings)
             there.append(dataset)
     if not there:
         raise refusals[0]
@@ -183,10 +186,12 @@ def fill(settings: Settings) -> None:
         first = [cell for stage in stages for cell in stage][:2]
         stages = [[cell._replace(dataset='digits') for cell in first]]
     wanted = plan(stages, scale, settings.seeds, settings.data_dir)
-    there = available(
-        list(dict.fromkeys(config.dataset for config in wanted.values())),
-        settings.data_dir,
-    )
+    if not wanted:
+        raise UserError(
+            f'--tables {" ".join(settings.tables)} has nothing of --datasets '
+            f'{" ".join(chosen_datasets(settings))}: ask for more of either'
+        )
+    there = available(wanted.values(), Record(results))
     runnable = {n: c for n, c in wanted.items() if c.dataset in there}
     print(outlook(runnable, Record(results)), flush=True)
 
@@ -203,10 +208,12 @@ def fill(settings: Settings) -> None:
     )
     left = missing(wanted, record)
     print(f'{len(wanted) - len(left)} of {len(wanted)} runs are in {results}')
-    if settings.out_dir is not None and not left:
+    if settings.out_dir is not None:
         settings.out_dir.mkdir(parents=True, exist_ok=True)
-        done = {'scale': dataclasses.asdict(scale), 'runs': len(wanted)}
-        write_atomically(done_path(settings), json.dumps(done) + '\n')
+        done_path(settings).unlink(missing_ok=True)
+        if not left:
+            done = {'scale': dataclasses.asdict(scale), 'runs': list(wanted)}
+            write_atomically(done_path(settings), json.dumps(done, indent=1) + '\n')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
