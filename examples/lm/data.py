@@ -2,7 +2,7 @@
 
 Without files there is the text that every Python brings along: the topics of its own
 documentation, what `help('with')` prints. Many topics contain others, so a paragraph
-counts once; else a tenth of the validation text would be in the training text.
+counts once; else a twelfth of the validation text would be in the training text.
 """
 
 import zlib
