@@ -34,13 +34,20 @@ def check_number(
     else:
         allowed = f'{"" if closed else "finite and "}>= {low:g}'
     if isinstance(value, (jax.Array, np.ndarray)):
-        if value.shape == ():
+        if value.shape == () and (
+            jnp.issubdtype(value.dtype, jnp.integer)
+            or jnp.issubdtype(value.dtype, jnp.floating)
+        ):
             return
         value = f'{value.dtype}{list(value.shape)}'
         raise TypeError(f'{name} must be a number {allowed}, got {value}')
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    real = isinstance(value, (int, float, np.integer, np.floating))
+    if isinstance(value, bool) or not real:
         raise TypeError(f'{name} must be a number {allowed}, got {value!r}')
-    number: Any = value  # typeshed gives numbers.Real no comparison with float
+    try:
+        number = float(value)
+    except OverflowError:  # an integer that no float holds
+        number = math.nan
     if not (low <= number < high or (closed and number == high)):
         raise ValueError(f'{name} must be {allowed}, got {value!r}')
 
@@ -134,6 +141,24 @@ def check_can_hold(name: str, dtype: np.dtype[Any] | None, params: Any) -> None:
                 f'{name}={dtype.name} cannot hold the complex parameter '
                 f'{jax.tree_util.keystr(path)} ({param.dtype.name}): '
                 'use None or a complex dtype'
+            )
+
+    jax.tree_util.tree_map_with_path(check, params)
+
+
+def check_inexact(params: Any) -> None:
+    """Refuses parameters that have no gradients.
+
+    Raises:
+      TypeError: naming the first leaf that is neither floating nor complex.
+    """
+
+    def check(path: Any, param: Any) -> None:
+        dtype = jnp.result_type(param)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f'the parameter {jax.tree_util.keystr(path)} is {dtype.name}, and must '
+                'be floating or complex: leave it out with optax.masked'
             )
 
     jax.tree_util.tree_map_with_path(check, params)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from diffgrad_optax._checks import check_can_hold
+from diffgrad_optax._checks import check_can_hold, check_inexact
 
 
 def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
@@ -18,8 +18,10 @@ def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
       dtype: what to store, from `storage_dtype`; None keeps each leaf's own.
 
     Raises:
-      TypeError: if a complex leaf would be stored in a real dtype.
+      TypeError: if a leaf is neither floating nor complex, or is complex and would be
+        stored in a real dtype.
     """
+    check_inexact(params)
     check_can_hold('prev_grad_dtype', dtype, params)
     return jax.tree.map(lambda param: jnp.zeros_like(param, dtype=dtype), params)
 

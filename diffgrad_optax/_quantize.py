@@ -32,7 +32,10 @@ def quantize_state(
         *('nu', 'nu_max', 'n', 'exp_avg_sq', 'sum_of_squares', 'grad_sum_sq'),
         *('e_g', 'e_x', 'step_sizes', 'gains'),
     ),
-    exact: Sequence[str] = ('z', 'x0', 'params0', 'init_params', 'init_particles'),
+    exact: Sequence[str] = (
+        *('z', 'x0', 'params0', 'init_params', 'init_particles'),
+        *('params', 'updates', 'cache'),
+    ),
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps the state of `inner` in 8 bits, one scale for each block of numbers.
 
@@ -97,7 +100,7 @@ def quantize_state(
         are never negative. The default has those of optax and of this package.
         Static.
       exact: names of state fields to leave alone. The default has those in which
-        optax keeps copies of parameters. Static.
+        optax keeps copies of parameters, or what it takes differences of. Static.
 
     Returns:
       A transformation with state :class:`QuantizedState`, whose `inner_state` is

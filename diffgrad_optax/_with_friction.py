@@ -43,7 +43,7 @@ def with_friction(
 
     Reach for it to try gradient differences on an optimizer that you already
     use; :func:`diffgrad` is this around Adam. Where gradients are small (1e-3
-    and below, as in most trained networks) `dfc` is ½ to three digits, and the
+    and below, as often in trained networks) `dfc` is ½ to three digits, and the
     result is `inner` at half its learning rate: compare with that.
 
     Memory: one array per parameter, in `prev_grad_dtype`. Time: one more
@@ -73,7 +73,8 @@ def with_friction(
     Raises:
       TypeError: if `inner` is no transformation, if `friction` is neither a name
         nor callable, if `prev_grad_dtype` is not a floating dtype, or (by `init`)
-        if it is real and a parameter is complex.
+        if it is real and a parameter is complex or if a parameter is an integer, or
+        (by `update`) if `friction` returns what does not broadcast to the gradient.
       ValueError: if `friction` is an unknown name, or (by `update`) if the
         gradients do not fit the state; the message names the leaf.
 
@@ -217,8 +218,15 @@ def _coefficient_array(
 ) -> jax.Array:
     """The coefficient, in float32 at least, broadcast to the shape of `grad`."""
     dtype = at_least_float32(grad, prev_grad)
-    ξ = jnp.asarray(coefficient(grad.astype(dtype), prev_grad.astype(dtype)))
-    return jnp.broadcast_to(ξ, grad.shape)
+    result = coefficient(grad.astype(dtype), prev_grad.astype(dtype))
+    try:
+        ξ = jnp.broadcast_to(jnp.asarray(result), grad.shape)
+    except (TypeError, ValueError):
+        raise TypeError(
+            'friction must return an array that broadcasts to the shape of the '
+            f'gradient {list(grad.shape)}, got {result!r}'
+        ) from None
+    return ξ.astype(at_least_float32(ξ))
 
 
 def _friction_states(opt_state: optax.OptState) -> Iterator[FrictionState]:

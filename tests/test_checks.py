@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -278,6 +279,37 @@ def test_complex_parameter_is_refused_where_it_could_not_be_kept(maker, name, dt
     assert_names(refusal, f'{name}={dtype}', "['rotation'][0]", 'complex64', 'None')
     make_with(maker, **{name: 'complex64'}).init(COMPLEX)
     make_with(maker).init(COMPLEX)
+
+
+@pytest.mark.parametrize(
+    'make', [diffgrad, adadiff, mars, lambda rate: scale_by_gains()]
+)
+def test_parameter_without_a_gradient_is_refused(make):
+    params = {'w': jnp.ones(2), 'steps': [jnp.arange(2, dtype='int32')]}
+    with pytest.raises(TypeError) as refusal:
+        make(0.1).init(params)
+    assert_names(refusal, "['steps'][0]", 'int32', 'floating or complex', 'masked')
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        Fraction(1, 10),
+        np.array('a'),
+        jax.random.key(0),
+        jnp.array(0.1 + 0j),
+        jnp.array(True),
+    ],
+    ids=repr,
+)
+def test_what_is_of_no_real_dtype_is_no_number(value):
+    with pytest.raises(TypeError, match='learning_rate must be a number'):
+        diffgrad(value)
+
+
+def test_an_integer_that_no_float_holds_is_out_of_range():
+    with pytest.raises(ValueError, match='learning_rate must be finite'):
+        diffgrad(10**400)
 
 
 def test_complex_parameter_is_refused_where_its_gradient_needs_a_sign():

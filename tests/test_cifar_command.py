@@ -1,5 +1,6 @@
 """examples/cifar as a person runs it: files, interruptions, refusals, comparisons."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -22,6 +23,7 @@ from examples.cifar.resnet import BasicBlock, ResNet
 from examples.cifar.train import Config
 from examples.common import cli, rates
 from examples.common.cli import UserError
+from examples.common.finite import DivergedError
 
 ROOT = Path(__file__).parent.parent
 
@@ -443,6 +445,27 @@ def test_a_comparison_trains_each_optimizer_with_each_seed(tmp_path, capsys):
         ('diffgrad', 1),
     ]
     assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_an_optimizer_that_diverges_is_left_out_of_a_comparison(
+    tmp_path, monkeypatch, capsys
+):
+    whole = compare.train
+
+    def train(config, say):
+        if config.optimizer == 'sgdm':
+            raise DivergedError('the loss is nan at step 3')
+        return whole(config, say=say)
+
+    monkeypatch.setattr(compare, 'train', train)
+    settings = {'model': 'tiny', 'width': 4, 'epochs': 1, 'limit_train': 128}
+    of_both = compare.Comparison(
+        **settings, out_dir=tmp_path, optimizers=('sgdm', 'adam'), seeds=(0,)
+    )
+    assert list(compare.compare(of_both)) == ['adam']
+    assert 'sgdm       seed 0  is left out: the loss is nan' in capsys.readouterr().out
+    with pytest.raises(UserError, match='every run has diverged'):
+        compare.compare(dataclasses.replace(of_both, optimizers=('sgdm',)))
 
 
 def test_an_unknown_optimizer_stops_a_comparison_before_it_starts(tmp_path):

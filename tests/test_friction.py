@@ -519,6 +519,28 @@ def test_coefficient_may_be_any_callable():
         chex.assert_trees_all_equal(updates, 0.25 * grads)
 
 
+def test_a_coefficient_of_booleans_is_one_of_zeros_and_ones():
+    def same_sign(grad, prev_grad):
+        return grad * prev_grad > 0
+
+    optimizer = with_friction(optax.identity(), same_sign)
+    grads = jnp.array([1.0, -2.0, 4.0, 0.0])
+    _, state = optimizer.update(jnp.array([1.0, 1.0, 1.0, 1.0]), optimizer.init(grads))
+    coefficients = friction_coefficients(grads, state, same_sign)
+    chex.assert_trees_all_equal(coefficients, jnp.array([1.0, 0.0, 1.0, 0.0]))
+    assert coefficients.dtype == jnp.float32
+    updates, _ = jax.jit(optimizer.update)(grads, state)
+    chex.assert_trees_all_equal(updates, grads * coefficients)
+
+
+@pytest.mark.parametrize('result', [None, 'dfc', np.ones(3)], ids=repr)
+def test_a_coefficient_that_does_not_fit_is_refused(result):
+    optimizer = with_friction(optax.identity(), lambda g, q: result)
+    params = jnp.ones(4)
+    with pytest.raises(TypeError, match=r'friction must return .* gradient \[4\]'):
+        optimizer.update(params, optimizer.init(params))
+
+
 def test_coefficient_gets_the_gradient_before_the_inner_transformation():
     calls = []
 

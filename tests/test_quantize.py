@@ -350,6 +350,20 @@ def test_copies_of_parameters_stay_exact(params):
     np.testing.assert_array_equal(state.inner_state.z['w'], params['w'] + 0.3)
 
 
+def test_what_optax_takes_differences_of_stays_exact(params):
+    params = {'w': params['w'] + 0.3}
+    for inner in (
+        optax.contrib.sam(optax.sgd(0.0), optax.sgd(0.05), sync_period=2),
+        optax.scale_by_lbfgs(),
+    ):
+        wrapped = quantize_state(inner)
+        exact, state = inner.init(params), wrapped.init(params)
+        for grads in (params, {'w': -2 * params['w']}, params):
+            expected, exact = inner.update(grads, exact, params)
+            updates, state = wrapped.update(grads, state, params)
+            chex.assert_trees_all_equal(updates, expected)
+
+
 def test_names_can_be_given(params):
     named = quantize_state(optax.adam(0.1), nonnegative=('mu',), exact=['nu'])
     adam = named.init({'w': params['w']}).inner_state[0]

@@ -48,6 +48,7 @@ def run(tmp_path, configs, **arguments):
         tmp_path / 'results.jsonl',
         configs,
         train,
+        checksum=lambda config: 'x',
         runs_dir=tmp_path / 'runs',
         say=said.append,
         **arguments,
@@ -94,6 +95,30 @@ def test_other_data_of_the_same_name_are_not_joined(tmp_path):
     with pytest.raises(UserError, match=r'results\.jsonl is of other data.*x, these y'):
         record.add({'settings': {'data_checksum': 'y'}, 'metrics': []})
     assert record.path.read_text() == before
+
+
+def test_other_data_are_refused_before_anything_is_run_or_shown(tmp_path):
+    record, _ = run(tmp_path, CONFIGS)
+    with pytest.raises(UserError, match='is of other data'):
+        run_missing(
+            record.path,
+            CONFIGS,
+            pytest.fail,
+            checksum=lambda config: 'y',
+            runs_dir=tmp_path / 'runs',
+        )
+
+
+def test_data_that_are_not_there_are_asked_for_by_nobody(tmp_path):
+    record, _ = run(tmp_path, CONFIGS)
+
+    def checksum(config):
+        raise UserError('there are none')
+
+    again = run_missing(
+        record.path, CONFIGS, pytest.fail, checksum=checksum, runs_dir=tmp_path / 'runs'
+    )
+    assert again.runs == record.runs
 
 
 def test_without_time_nothing_is_begun(tmp_path):

@@ -188,9 +188,8 @@ def test_a_scale_refuses_data_that_are_not_its_own(arguments, named, tmp_path):
 def test_results_of_other_images_are_not_gone_on_with(tmp_path, monkeypatch):
     record = Record(tmp_path / 'tables-digits.jsonl')
     config = configure(Cell('digits', 128, 'adam', 'relu'), SCALES['digits'], 0, None)
-    record.add(
-        {'settings': config.settings() | {'data_checksum': 'other'}, 'metrics': []}
-    )
+    told = config.settings() | {'data_checksum': 'other'}
+    record.add({'settings': told, 'metrics': [], 'seconds': 1.0})
     monkeypatch.setattr(run, 'train', pytest.fail)
     with pytest.raises(UserError, match=r'digits\.jsonl is of other data'):
         run.main([f'--results={record.path}', f'--runs-dir={tmp_path / "r"}'])

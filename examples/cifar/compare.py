@@ -13,8 +13,9 @@ from pathlib import Path
 from examples.cifar.config import Config, Settings
 from examples.cifar.train import Result, train
 from examples.common import cli
-from examples.common.cli import option
+from examples.common.cli import UserError, option
 from examples.common.curves import draw_curves
+from examples.common.finite import DivergedError
 from examples.common.optimizers import compose
 from examples.common.run import write_atomically
 from examples.common.tables import spread
@@ -59,7 +60,11 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
                 optimizer=name,
                 seed=seed,
             )
-            result = train(config, say=lambda line: None)
+            try:
+                result = train(config, say=lambda line: None)
+            except DivergedError as error:
+                print(f'{name:10s} seed {seed}  is left out: {error}', flush=True)
+                continue
             of_name.append(result)
             seconds = sum(line['seconds'] for line in result.metrics)
             print(
@@ -69,6 +74,9 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
                 f'({result.correct} of {result.count})',
                 flush=True,
             )
+    results = {name: of_name for name, of_name in results.items() if of_name}
+    if not results:
+        raise UserError('every run has diverged: try a smaller --learning-rate')
     text = table(results)
     print(f'\n{text}\n\neverything is in {out_dir}')
     write_atomically(out_dir / 'table.md', text + '\n')

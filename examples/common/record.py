@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,6 +73,8 @@ class Record:
     def check_data(self, settings: Mapping[str, Any]) -> None:
         """Refuses to join runs on data that have one name and are not the same.
 
+        Runs that have no checksum are not judged.
+
         Args:
           settings: a run's, with the `data_checksum` of what it learns.
 
@@ -82,12 +84,12 @@ class Record:
         mine = settings.get('data_checksum')
         for run in self.runs:
             theirs = run['settings']
-            if theirs.get('data_checksum') != mine and all(
+            if theirs.get('data_checksum', mine) != mine and all(
                 theirs.get(name) == settings.get(name) for name in DATA
             ):
                 raise UserError(
                     f'{self.path} is of other data: theirs have the checksum '
-                    f'{theirs.get("data_checksum")}, these {mine}. Choose another file'
+                    f'{theirs["data_checksum"]}, these {mine}. Choose another file'
                 )
 
     def add(self, run: dict[str, Any]) -> None:
@@ -115,11 +117,29 @@ class Record:
         self.runs.append(run)
 
 
+def of_each_data(
+    configs: Iterable[Config], checksum: Callable[[Any], str]
+) -> Iterator[dict[str, Any]]:
+    """The settings of one run on each data that are there, with their checksum."""
+    seen = set()
+    for config in configs:
+        settings = config.settings()
+        names = tuple(settings.get(name) for name in DATA)
+        if names not in seen:
+            seen.add(names)
+            try:
+                of_data = checksum(config)
+            except UserError:
+                continue  # whoever needs them will say so
+            yield settings | {'data_checksum': of_data}
+
+
 def run_missing(
     path: Path,
     configs: Mapping[str, Any],
     train: Callable[[Any], Any],
     *,
+    checksum: Callable[[Any], str],
     runs_dir: Path,
     minutes: float | None = None,
     say: Callable[[str], None] = print,
@@ -134,6 +154,8 @@ def run_missing(
       path: of the file.
       configs: for each run's name, which is its folder's, what it is told.
       train: trains as a configuration says; what it returns has `metrics`.
+      checksum: of the data that a configuration names; a UserError where they are
+        not there.
       runs_dir: where the runs' folders are.
       minutes: after which no run is begun; None is without end.
       say: what to do with the line that reports a run.
@@ -146,6 +168,8 @@ def run_missing(
     start = time.monotonic()
     with held(runs_dir):
         record = Record(path)
+        for settings in of_each_data(configs.values(), checksum):
+            record.check_data(settings)
         missing = {n: c for n, c in configs.items() if record.find(c) is None}
         done = len(configs) - len(missing)
         for name, config in missing.items():

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from examples.cifar.config import Config as CifarConfig
+from examples.cifar.train import data_checksum as cifar_checksum
 from examples.cifar.train import train as train_cifar
 from examples.common.cli import UserError
 from examples.common.observe import read
@@ -22,6 +23,7 @@ from examples.common.processes import silent
 from examples.common.record import Record, run_missing
 from examples.half_rate.layers import compact
 from examples.lm.config import Config as LmConfig
+from examples.lm.train import data_checksum as lm_checksum
 from examples.lm.train import train as train_lm
 
 ARMS = {
@@ -72,6 +74,11 @@ class Network(NamedTuple):
     @property
     def train(self) -> Callable[..., Any]:
         return train_lm if isinstance(self.config, LmConfig) else train_cifar
+
+    @property
+    def checksum(self) -> Callable[[Any], str]:
+        lm = isinstance(self.config, LmConfig)
+        return lm_checksum if lm else cifar_checksum
 
     def runs(self) -> list[Run]:
         """All of them, seed by seed, those that others need first."""
@@ -156,6 +163,7 @@ def run_network(
                     if config is not None
                 },
                 train,
+                checksum=network.checksum,
                 runs_dir=runs_dir,
                 minutes=(deadline - time.monotonic()) / 60,
                 say=functools.partial(print, flush=True),

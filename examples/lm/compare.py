@@ -21,7 +21,7 @@ from examples.common.processes import silent
 from examples.common.record import Record, run_missing
 from examples.common.run import write_atomically
 from examples.lm.plans import ARMS, SCALES, Plan
-from examples.lm.train import train
+from examples.lm.train import data_checksum, train
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for (arm, rate, seed), config in plan.configs(model).items()
             },
             functools.partial(train, say=silent),
+            checksum=data_checksum,
             runs_dir=settings.out_dir / 'runs' / model,
             minutes=(deadline - time.monotonic()) / 60,
             say=functools.partial(print, flush=True),

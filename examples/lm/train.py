@@ -110,6 +110,16 @@ def train(
     return Result(len(metrics) - done, metrics, written, run.path)
 
 
+def data_checksum(config: Config) -> str:
+    """That of the text which a run would learn.
+
+    Raises:
+      UserError: if it is not there.
+    """
+    text = texts.load(config.data_dir, config.tokens)
+    return texts.checksum(limited(text, config.limit_train))
+
+
 def prepare(
     config: Config, text: Text, mesh: Mesh
 ) -> tuple[Task, Callable[[], TrainState]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from examples.cifar.train import train
+from examples.cifar.train import data_checksum, train
 from examples.common import cli
 from examples.common.cli import option
 from examples.common.record import run_missing
@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results,
         plan(experiment, settings.seeds, settings.data_dir),
         lambda config: train(config, say=lambda line: None),
+        checksum=data_checksum,
         runs_dir=settings.runs_dir or Path('runs') / name,
         minutes=settings.minutes,
         say=lambda line: print(line, flush=True),

@@ -121,11 +121,11 @@ def plan(
     }
 
 
-def available(configs: Iterable[Config], record: Record) -> list[str]:
+def available(configs: Iterable[Config]) -> list[str]:
     """The data sets that there are; says why the others are skipped.
 
     Raises:
-      UserError: if there is none, or one is not that of the record's runs.
+      UserError: if there is none.
     """
     one_of_each: dict[str, Config] = {}
     for config in configs:
@@ -133,12 +133,11 @@ def available(configs: Iterable[Config], record: Record) -> list[str]:
     there, refusals = [], []
     for dataset, config in one_of_each.items():
         try:
-            settings = config.settings() | {'data_checksum': data_checksum(config)}
+            data_checksum(config)
         except UserError as error:
             refusals.append(error)
             print(f'{dataset} is skipped: {error}', flush=True)
         else:
-            record.check_data(settings)
             there.append(dataset)
     if not there:
         raise refusals[0]
@@ -191,7 +190,7 @@ def fill(settings: Settings) -> None:
             f'--tables {" ".join(settings.tables)} has nothing of --datasets '
             f'{" ".join(chosen_datasets(settings))}: ask for more of either'
         )
-    there = available(wanted.values(), Record(results))
+    there = available(wanted.values())
     runnable = {n: c for n, c in wanted.items() if c.dataset in there}
     print(outlook(runnable, Record(results)), flush=True)
 
@@ -202,6 +201,7 @@ def fill(settings: Settings) -> None:
         results,
         runnable,
         lambda config: train(config, say=lambda line: None),
+        checksum=data_checksum,
         runs_dir=runs_dir,
         minutes=settings.minutes,
         say=say,
