@@ -65,7 +65,7 @@ def chosen_datasets(settings: Settings) -> tuple[str, ...]:
     """Those to train on.
 
     Raises:
-      UserError: if the scale has not all of them, or has none that needs files.
+      UserError: if the scale has not all of them, or files are given that none needs.
     """
     offered = SCALES[settings.scale].datasets
     for dataset in settings.datasets or ():
