@@ -89,7 +89,10 @@ SIGNATURES = {
                 *('nu', 'nu_max', 'n', 'exp_avg_sq', 'sum_of_squares', 'grad_sum_sq'),
                 *('e_g', 'e_x', 'step_sizes', 'gains'),
             ),
-            'exact': ('z', 'x0', 'params0', 'init_params', 'init_particles'),
+            'exact': (
+                *('z', 'x0', 'params0', 'init_params', 'init_particles'),
+                *('params', 'updates', 'cache'),
+            ),
         },
     ),
     **{
