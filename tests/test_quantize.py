@@ -351,17 +351,22 @@ def test_copies_of_parameters_stay_exact(params):
 
 
 def test_what_optax_takes_differences_of_stays_exact(params):
-    params = {'w': params['w'] + 0.3}
+    # Numbers of all sizes: a block of equal ones would be exact in 8 bits too.
+    size = params['w'].size
+    params = {'w': jnp.sin(jnp.arange(1.0, size + 1)).reshape(params['w'].shape)}
     for inner in (
         optax.contrib.sam(optax.sgd(0.0), optax.sgd(0.05), sync_period=2),
         optax.scale_by_lbfgs(),
     ):
         wrapped = quantize_state(inner)
         exact, state = inner.init(params), wrapped.init(params)
-        for grads in (params, {'w': -2 * params['w']}, params):
-            expected, exact = inner.update(grads, exact, params)
-            updates, state = wrapped.update(grads, state, params)
+        point = params
+        for factor in (1.0, -2.0, 0.5):
+            grads = {'w': factor * params['w'] + point['w'] ** 2}
+            expected, exact = inner.update(grads, exact, point)
+            updates, state = wrapped.update(grads, state, point)
             chex.assert_trees_all_equal(updates, expected)
+            point = {'w': point['w'] + 0.1 * grads['w']}
 
 
 def test_names_can_be_given(params):
