@@ -6,6 +6,7 @@
 # make lint format     the style alone: checked, mended
 # make bench           times diffgrad beside others and the memory; installs PyTorch
 # make gpu MINUTES=9   what is still unmeasured on a GPU, with PYTHON's own packages
+# make compiled        what XLA makes of an update for an H200 that is not here
 # make fuzz MINUTES=9  random chains on random trees; SEED=1234 repeats a run
 # make clean           removes the environments, the demo's runs and the site
 
@@ -14,7 +15,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint format types pytest docs bench gpu fuzz clean
+.PHONY: setup demo test lint format types pytest docs bench gpu compiled fuzz \
+    clean
 
 setup: $(VENV)/ready
 
@@ -54,6 +56,9 @@ gpu:
 	$(PYTHON) -m benchmarks.gpu --minutes $(MINUTES) \
 	    $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
+compiled: $(VENV)-cuda/ready
+	$(VENV)-cuda/bin/python -m benchmarks.compiled
+
 SEED ?=
 
 fuzz: $(VENV)/ready
@@ -61,6 +66,12 @@ fuzz: $(VENV)/ready
 
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+# Apart, since JAX with a compiler for GPUs and no GPU warns wherever it is imported.
+$(VENV)-cuda/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-cuda
+	$(VENV)-cuda/bin/python -m pip install --quiet --editable '.[compiled]'
 	touch $@
 
 # Only a finished installation leaves the file that says so.

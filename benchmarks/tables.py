@@ -1,11 +1,11 @@
 """The Markdown tables that are made from results.
 
-python -m benchmarks.tables benchmarks/results/cpu/*.json
+python -m benchmarks.tables benchmarks/results/*/*.json
 """
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -110,16 +110,69 @@ def throughput_table(result: dict[str, Any]) -> str:
     )
 
 
+def compiled_table(result: dict[str, Any]) -> str:
+    """Of a result of `compiled`."""
+    numbers = result['parameters']
+    adam = {
+        row['gradient']: row['moved_bytes']
+        for row in result['rows']
+        if row['name'] == 'optax.adam'
+    }
+    rows = []
+    for row in result['rows']:
+        # Parameters and state in and out; the gradient in, where it is in memory.
+        least = 8 + 2 * row['state_bytes'] / numbers
+        if row['gradient'] == 'materialized':
+            least += 4
+        rows.append(
+            (
+                row['name'],
+                row['gradient'],
+                str(row['kernels']),
+                f'{row["moved_bytes"] / numbers:.1f}',
+                f'{least:.1f}',
+                ratio(row['moved_bytes'], adam[row['gradient']]),
+                f'{row["copied_bytes"] / numbers:.1f}',
+                f'{row["temporary_bytes"] / numbers:.1f}',
+            )
+        )
+    header = (
+        'optimizer',
+        'gradient',
+        'kernels',
+        'bytes/parameter',
+        'at least',
+        '× optax.adam',
+        'of it copies',
+        'temporary',
+    )
+    return '\n'.join(
+        (
+            f'{result["tree"]}: {numbers:,} numbers in {result["arrays"]} arrays, for '
+            f'{result["target"]}; jax {result["versions"]["jax"]}, '
+            f'commit {result["commit"]}\n',
+            markdown(header, rows),
+        )
+    )
+
+
 def ratio(a: float, b: float) -> str:
     """A quotient; nothing where noise has left no divisor."""
     return f'{a / b:.2f}' if b > 0 else '–'
+
+
+def table_of(result: dict[str, Any]) -> Callable[[dict[str, Any]], str]:
+    """What draws a result."""
+    if 'target' in result:
+        return compiled_table
+    return update_table if 'tree' in result else throughput_table
 
 
 def main() -> None:
     """Prints the table of each file named."""
     for name in sys.argv[1:]:
         result = json.loads(Path(name).read_text())
-        print(update_table(result) if 'tree' in result else throughput_table(result))
+        print(table_of(result)(result))
 
 
 if __name__ == '__main__':

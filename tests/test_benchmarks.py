@@ -10,14 +10,15 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
-from benchmarks import compare, gpu, results, trees
+from benchmarks import compare, compiled, gpu, hlo, results, trees
 from benchmarks.gpu import Job
 from benchmarks.gradients import GRADIENTS, factors
 from benchmarks.jax_arms import lower_step, naive_diffgrad
-from benchmarks.tables import update_table
+from benchmarks.tables import table_of, update_table
 from benchmarks.throughput import forward_flops
 from benchmarks.timing import SAMPLES, Running, interleave
 from diffgrad_optax import diffgrad
@@ -66,6 +67,99 @@ def test_materialized_gradient_is_not_fused_with_the_update():
     # Something writes an array from the two factors and nothing else.
     product = r'= f32\[256,256\]\S* \S+\((?:[^%)]*%factors_[^%)]*){2}\)'
     assert re.search(product, entry), entry
+
+
+PROGRAM = """
+HloModule m, entry_computation_layout={(f32[4,8]{1,0}, s8[3]{0})->(f32[4,8]{1,0})}
+
+%inside (p: f32[4,8]) -> f32[4,8] {
+  ROOT %n = f32[4,8]{1,0} negate(%p)
+}
+
+ENTRY %main (x: f32[4,8], y: s8[3]) -> (f32[4,8], pred[], bf16[3]) {
+  %x = f32[4,8]{1,0} parameter(0), metadata={op_name="f(%x)"}
+  %y = s8[3]{0} parameter(1)
+  %fusion.1 = (f32[4,8]{1,0}, /*index=1*/bf16[3]{0}) fusion(%x, /*index=1*/%y), kind=kLoop, calls=%inside
+  %gte.0 = f32[4,8]{1,0} get-tuple-element(%fusion.1), index=0
+  %gte.1 = bf16[3]{0} get-tuple-element(%fusion.1), index=1
+  %copy.2 = f32[4,8]{1,0} copy(%gte.0)
+  %compare = pred[] compare(%copy.2, %copy.2), direction=EQ
+  ROOT %tuple = (f32[4,8]{1,0}, pred[], bf16[3]{0}) tuple(%copy.2, %compare, %gte.1)
+}
+"""  # noqa: E501
+
+
+def test_kernels_of_a_program_and_their_bytes():
+    found = hlo.kernels(PROGRAM)
+    assert found == [
+        ('fusion.1', 'fusion', 131, 134),
+        ('copy.2', 'copy', 128, 128),
+        ('compare', 'compare', 256, 1),
+    ]
+    assert hlo.moved(found) == 778
+
+
+def test_a_line_that_is_not_understood_is_not_left_out():
+    with pytest.raises(ValueError, match='copy of what'):
+        hlo.kernels(PROGRAM.replace('copy(%gte.0)', 'copy of what'))
+
+
+def test_sizes_in_hlo():
+    assert hlo.nbytes('f8e4m3fn[5]{0}') == 5
+    assert hlo.nbytes('(u32[2,3]{1,0}, c64[2]{0}, pred[7]{0}, s4[3]{0})') == 50
+
+
+def rows_for_this_machine():
+    """What `compiled` reads, of a compiler that every machine has."""
+    tree = jax.ShapeDtypeStruct((256, 128), jnp.float32)
+    optimizers = {'optax.adam': optax.adam(0.1), 'naive': naive_diffgrad(0.1)}
+    return compiled.measure(
+        lambda function, *args: function.lower(*args).compile(), optimizers, tree
+    )
+
+
+def test_compiled_updates_are_counted_without_their_gradient():
+    rows = {(row['name'], row['gradient']): row for row in rows_for_this_machine()}
+    numbers = 256 * 128
+    adam = rows['optax.adam', 'elementwise']
+    # A loop for each of three arrays: both moments 12 bytes a number, parameters 16.
+    assert adam['moved_bytes'] / numbers == pytest.approx(40, abs=0.1)
+    assert not adam['copied_bytes']
+    # As the fused one, but for the gradient in memory, which each loop reads.
+    materialized = rows['optax.adam', 'materialized']
+    assert materialized['moved_bytes'] / numbers == pytest.approx(40, abs=0.1)
+    assert materialized['kernels'] == adam['kernels']
+    assert rows['naive', 'materialized']['copied_bytes'] / numbers == 16
+
+
+def test_the_table_of_compiled_updates_compares_with_adam():
+    result = {
+        'target': 'a GPU',
+        'tree': 'array',
+        'arrays': 1,
+        'parameters': 256 * 128,
+        'versions': {'jax': '1'},
+        'commit': 'c',
+        'rows': rows_for_this_machine(),
+    }
+    lines = table_of(result)(result).splitlines()
+    adam = [line for line in lines if line.startswith('| optax.adam')]
+    assert [line.split(' | ')[3:6] for line in adam] == [
+        ['40.0', '28.0', '1.00'],
+        ['40.0', '24.0', '1.00'],
+    ]
+
+
+def test_without_a_compiler_for_gpus_it_says_what_is_missing(capsys, monkeypatch):
+    def refuse():
+        raise NotImplementedError
+
+    monkeypatch.setattr(compiled, 'h200', refuse)
+    monkeypatch.setenv('JAX_SKIP_CUDA_CONSTRAINTS_CHECK', '')
+    with pytest.raises(SystemExit) as stopped:
+        compiled.main(['--tree', 'array'])
+    assert stopped.value.code == 1
+    assert 'jax[cuda12]' in capsys.readouterr().err
 
 
 def test_interleave_takes_turns_and_keeps_warm_samples():

@@ -1,0 +1,59 @@
+"""What a compiled program launches, read from the text of its HLO."""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+# Instructions that name memory and move none.
+FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast')
+INSTRUCTION = re.compile(r'\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)')
+ARRAY = re.compile(r'\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
+
+
+class Kernel(NamedTuple):
+    """An instruction of the entry computation: a kernel, on a GPU."""
+
+    name: str
+    opcode: str
+    read: int  # bytes of its operands
+    written: int  # bytes of its results
+
+
+def kernels(text: str) -> list[Kernel]:
+    """The instructions of a module's entry computation that move memory.
+
+    Operands are counted whole, each as often as it is named.
+
+    Raises:
+      ValueError: if a line is not understood.
+    """
+    sizes: dict[str, int] = {}
+    found = []
+    entry = text.split('\nENTRY ', 1)[1].split('\n}', 1)[0]
+    for line in entry.splitlines()[1:]:
+        match = INSTRUCTION.match(line)
+        if match is None:
+            raise ValueError(f'not an instruction of HLO: {line}')
+        name, result, opcode, operands = match.groups()
+        sizes[name] = nbytes(result)
+        if opcode not in FREE:
+            read = sum(
+                sizes[operand] for operand in re.findall(r'%([^\s,]+)', operands)
+            )
+            found.append(Kernel(name, opcode, read, sizes[name]))
+    return found
+
+
+def nbytes(shape: str) -> int:
+    """Of an array, or of all of a tuple's, from what HLO calls it."""
+    return sum(
+        math.ceil((int(bits) if bits else 8) / 8)
+        * math.prod(int(size) for size in sizes.split(',') if size)
+        for _, bits, sizes in ARRAY.findall(shape)
+    )
+
+
+def moved(kernels: Iterable[Kernel]) -> int:
+    """Bytes that they read and write."""
+    return sum(kernel.read + kernel.written for kernel in kernels)
