@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 # Instructions that name memory and move none.
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast')
+# Instructions that run other computations, some of them or often.
+CONTROL = ('while', 'conditional')
 INSTRUCTION = re.compile(r'\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)')
 ARRAY = re.compile(r'\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
 
@@ -26,7 +28,7 @@ def kernels(text: str) -> list[Kernel]:
     Operands are counted whole, each as often as it is named.
 
     Raises:
-      ValueError: if a line is not understood.
+      ValueError: if a line is not understood, or runs what is not counted here.
     """
     sizes: dict[str, int] = {}
     found = []
@@ -36,6 +38,8 @@ def kernels(text: str) -> list[Kernel]:
         if match is None:
             raise ValueError(f'not an instruction of HLO: {line}')
         name, result, opcode, operands = match.groups()
+        if opcode in CONTROL:
+            raise ValueError(f'what {name} moves is not known: it is a {opcode}')
         sizes[name] = nbytes(result)
         if opcode not in FREE:
             read = sum(

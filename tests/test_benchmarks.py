@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import pathlib
 import re
 import sys
 import time
@@ -104,6 +105,12 @@ def test_a_line_that_is_not_understood_is_not_left_out():
         hlo.kernels(PROGRAM.replace('copy(%gte.0)', 'copy of what'))
 
 
+@pytest.mark.parametrize('opcode', ['while', 'conditional'])
+def test_loops_and_branches_are_not_counted_as_one_kernel(opcode):
+    with pytest.raises(ValueError, match=f'copy.2 .* {opcode}'):
+        hlo.kernels(PROGRAM.replace('copy(', f'{opcode}('))
+
+
 def test_sizes_in_hlo():
     assert hlo.nbytes('f8e4m3fn[5]{0}') == 5
     assert hlo.nbytes('(u32[2,3]{1,0}, c64[2]{0}, pred[7]{0}, s4[3]{0})') == 50
@@ -148,6 +155,17 @@ def test_the_table_of_compiled_updates_compares_with_adam():
         ['40.0', '28.0', '1.00'],
         ['40.0', '24.0', '1.00'],
     ]
+
+
+def test_the_published_table_of_compiled_updates_is_that_of_the_record():
+    root = pathlib.Path(__file__).parents[1]
+    page = (root / 'docs/performance.md').read_text()
+    record = root / 'benchmarks/results/compiled/h200-billion.json'
+    result = json.loads(record.read_text())
+    for line in table_of(result)(result).splitlines():
+        if '| materialized |' in line:
+            name, _, kernels, moved, least, of_adam, *_ = line.split(' | ')
+            assert f'{name} | {kernels} | {moved} | {least} | {of_adam} |\n' in page
 
 
 def test_without_a_compiler_for_gpus_it_says_what_is_missing(capsys, monkeypatch):
