@@ -6,7 +6,7 @@
 # make lint format     the style alone: checked, mended
 # make bench           times diffgrad beside others and the memory; installs PyTorch
 # make gpu MINUTES=9   what is still unmeasured on a GPU, with PYTHON's own packages
-# make compiled        what XLA makes of an update for an H200 that is not here
+# make compiled        what XLA makes of an update for an H200, without having one
 # make fuzz MINUTES=9  random chains on random trees; SEED=1234 repeats a run
 # make clean           removes the environments, the demo's runs and the site
 

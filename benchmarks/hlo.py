@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 # Instructions that name memory and move none.
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast')
-# Instructions that run other computations, some of them or often.
-CONTROL = ('while', 'conditional')
+# Instructions that run other computations, or one kernel in two parts.
+NOT_ONE_KERNEL = re.compile(r'while|conditional|call|.*-start|.*-done')
 INSTRUCTION = re.compile(r'\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)')
 ARRAY = re.compile(r'\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
 
@@ -38,7 +38,7 @@ def kernels(text: str) -> list[Kernel]:
         if match is None:
             raise ValueError(f'not an instruction of HLO: {line}')
         name, result, opcode, operands = match.groups()
-        if opcode in CONTROL:
+        if NOT_ONE_KERNEL.fullmatch(opcode):
             raise ValueError(f'what {name} moves is not known: it is a {opcode}')
         sizes[name] = nbytes(result)
         if opcode not in FREE:

@@ -83,6 +83,8 @@ ENTRY %main (x: f32[4,8], y: s8[3]) -> (f32[4,8], pred[], bf16[3]) {
   %fusion.1 = (f32[4,8]{1,0}, /*index=1*/bf16[3]{0}) fusion(%x, /*index=1*/%y), kind=kLoop, calls=%inside
   %gte.0 = f32[4,8]{1,0} get-tuple-element(%fusion.1), index=0
   %gte.1 = bf16[3]{0} get-tuple-element(%fusion.1), index=1
+  %bitcast.5 = f32[8,4]{1,0} bitcast(%gte.0)
+  %one = f32[] constant(1)
   %copy.2 = f32[4,8]{1,0} copy(%gte.0)
   %compare = pred[] compare(%copy.2, %copy.2), direction=EQ
   ROOT %tuple = (f32[4,8]{1,0}, pred[], bf16[3]{0}) tuple(%copy.2, %compare, %gte.1)
@@ -105,8 +107,10 @@ def test_a_line_that_is_not_understood_is_not_left_out():
         hlo.kernels(PROGRAM.replace('copy(%gte.0)', 'copy of what'))
 
 
-@pytest.mark.parametrize('opcode', ['while', 'conditional'])
-def test_loops_and_branches_are_not_counted_as_one_kernel(opcode):
+@pytest.mark.parametrize(
+    'opcode', ['while', 'conditional', 'call', 'copy-start', 'copy-done']
+)
+def test_what_is_not_one_kernel_is_not_counted_as_one(opcode):
     with pytest.raises(ValueError, match=f'copy.2 .* {opcode}'):
         hlo.kernels(PROGRAM.replace('copy(', f'{opcode}('))
 
@@ -151,9 +155,31 @@ def test_the_table_of_compiled_updates_compares_with_adam():
     }
     lines = table_of(result)(result).splitlines()
     adam = [line for line in lines if line.startswith('| optax.adam')]
-    assert [line.split(' | ')[3:6] for line in adam] == [
-        ['40.0', '28.0', '1.00'],
-        ['40.0', '24.0', '1.00'],
+    assert [line.split(' | ')[3:7] for line in adam] == [
+        ['40.0', '28.0', '1.00', '0.0'],
+        ['40.0', '24.0', '1.00', '0.0'],
+    ]
+    (naive,) = [line for line in lines if line.startswith('| naive | materialized')]
+    *_, copied, temporary = naive.removesuffix(' |').split(' | ')
+    assert copied == '16.0'
+    # The gradient, and the old one that is saved.
+    assert temporary == '8.0'
+
+
+def test_a_compiled_tree_leaves_its_record(tmp_path, monkeypatch, capsys):
+    def here():
+        return lambda function, *args: function.lower(*args).compile()
+
+    monkeypatch.setattr(compiled, 'h200', here)
+    monkeypatch.setattr(compiled, 'OPTIMIZERS', {'optax.adam': optax.adam(0.1)})
+    monkeypatch.setitem(trees.TREES, 'array', {'gpu': trees.smoke})
+    monkeypatch.setenv('JAX_SKIP_CUDA_CONSTRAINTS_CHECK', '')
+    compiled.main(['--tree', 'array', '--out-dir', str(tmp_path)])
+    result = json.loads((tmp_path / 'h200-array.json').read_text())
+    assert table_of(result)(result) in capsys.readouterr().out
+    assert [row['name'] for row in result['rows']] == [
+        *['naive composition'] * 2,
+        *['optax.adam'] * 2,
     ]
 
 
