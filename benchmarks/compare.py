@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import jax_arms, results, torch_arms, trees
-from benchmarks.gradients import GRADIENTS, factors
+from benchmarks.gradients import GRADIENTS, factors, least_moved
 from benchmarks.tables import update_table
 from benchmarks.timing import Arm, interleave
 
@@ -57,10 +57,7 @@ def compare(
     rows: list[dict[str, Any]] = []
 
     def add(name: str, gradient: str, arm: Arm, state: int, **more: Any) -> None:
-        # Moved at least: parameters and state in and out, the gradient in.
-        moved = 2 * param_bytes + 2 * state / trees.count(tree)
-        if gradient != 'elementwise':
-            moved += param_bytes
+        moved = least_moved(param_bytes, state / trees.count(tree), gradient)
         arms[name, gradient] = arm
         rows.append({'name': name, 'gradient': gradient, 'bytes': moved, **more})
 

@@ -3,8 +3,8 @@
 python -m benchmarks.compiled
 python -m benchmarks.compiled --tree array billion
 
-XLA compiles for a described GPU as for one that is there, so what an update will move
-can be read before anything is timed: its kernels, their bytes, copies, temporary
+XLA compiles for a described GPU nearly as for one that is there, so what an update will
+move can be read before anything is timed: its kernels, their bytes, copies, temporary
 memory. Nothing is run, and no time follows. Needs jax[cuda12] and no GPU: `make
 compiled` installs it apart. Writes benchmarks/results/compiled/ and prints tables.
 """

@@ -46,4 +46,16 @@ def elementwise(params: Any, factors: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf * leaf + 1e-3, params)
 
 
+def least_moved(param_bytes: float, state_bytes: float, gradient: str) -> float:
+    """Bytes for each parameter that an update has to read and write.
+
+    Args:
+      param_bytes: of one parameter, and of its gradient.
+      state_bytes: of the state, for each parameter.
+      gradient: whether it is in memory or fused: a name of `GRADIENTS`, or another.
+    """
+    moved = 2 * param_bytes + 2 * state_bytes
+    return moved if gradient == 'elementwise' else moved + param_bytes
+
+
 GRADIENTS = {'materialized': materialized, 'elementwise': elementwise}

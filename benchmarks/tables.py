@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.gradients import least_moved
+
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are numbers."""
@@ -120,10 +122,7 @@ def compiled_table(result: dict[str, Any]) -> str:
     }
     rows = []
     for row in result['rows']:
-        # Parameters and state in and out; the gradient in, where it is in memory.
-        least = 8 + 2 * row['state_bytes'] / numbers
-        if row['gradient'] == 'materialized':
-            least += 4
+        least = least_moved(4, row['state_bytes'] / numbers, row['gradient'])
         rows.append(
             (
                 row['name'],

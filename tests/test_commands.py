@@ -17,7 +17,7 @@ PAGES = [
     for page in sorted(ROOT.glob(pattern))
 ]
 LINE = re.compile(
-    r'^(?:    +|\$ )?(?:\w+=\S+ )*[\w./]*python[\d.]* -m (\S+)(.*)$', re.M
+    r'^(?:    +|\$ )?(?:\w+=\S+ )*[\w./-]*python[\d.]* -m (\S+)(.*)$', re.M
 )
 
 
@@ -70,7 +70,7 @@ def test_commands_are_found_over_lines_and_without_their_comments():
     text = (
         'Run\n\n    python -m examples.toy.run --steps \\\n        3   # three\n\n'
         'or `python -m examples.toy.run --nonsense` in a sentence, and\n\n'
-        '    JAX_PLATFORMS=cpu .venv/3.11/bin/python -m benchmarks.compare &\n'
+        '    JAX_PLATFORMS=cpu .venv/3.11-x/bin/python -m benchmarks.compare &\n'
     )
     assert list(commands_of(text)) == [
         ('examples.toy.run', ['--steps', '3']),
