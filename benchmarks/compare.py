@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from benchmarks import jax_arms, results, torch_arms, trees
 from benchmarks.gradients import GRADIENTS, factors, least_moved
-from benchmarks.tables import update_table
+from benchmarks.tables import show
 from benchmarks.timing import Arm, interleave
 
 COPY_SIZES = {'cpu': 2**26, 'gpu': 2**28}
@@ -64,10 +64,7 @@ def compare(
     for name, optimizer in jax_arms.OPTIMIZERS.items():
         if name in leave_out:
             continue
-        # What every trace in a process shares is not part of this one.
-        small = trees.cast(trees.smoke(), jax.tree.leaves(tree)[0].dtype)
         for gradient, make in GRADIENTS.items():
-            jax_arms.lower_step(optimizer, make, small, factors(small))
             compiled = jax_arms.compile_step(optimizer, make, tree, thin)
             add(
                 name,
@@ -142,7 +139,7 @@ def save(tree: str, dtype: str, measured: dict[str, Any], out_dir: Path) -> None
     """Writes a result and prints its tables."""
     result = {'tree': tree, 'dtype': dtype, **results.facts(), **measured}
     results.write(out_dir / f'update-{tree}-{dtype}.json', result)
-    print(update_table(result), flush=True)
+    show(result)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ from jax.experimental import topologies
 from benchmarks import hlo, results, trees
 from benchmarks.gradients import GRADIENTS, factors, materialized
 from benchmarks.jax_arms import make_step, naive_diffgrad
-from benchmarks.tables import compiled_table
+from benchmarks.tables import show
 from benchmarks.update import OPTIMIZERS
 
 # Compiles a jitted function for arguments of these shapes.
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             'rows': measure(compile_for, optimizers, tree),
         }
         results.write(args.out_dir / f'h200-{name}.json', result)
-        print(compiled_table(result), flush=True)
+        show(result)
 
 
 if __name__ == '__main__':

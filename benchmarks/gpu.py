@@ -55,6 +55,7 @@ JOBS = (
     update('resnet50', 'bfloat16', 2.0),
     update('decoder', 'bfloat16', 4.0, *WITHOUT_8_BITS),
     update('array', 'bfloat16', 1.5),
+    Job('costs', ('benchmarks.update',), 6.0),
     experiment(
         'tables-paper-first',
         5.0,

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.gradients import materialized
+from benchmarks import gradients, trees
 from benchmarks.timing import Arm, Running
-from benchmarks.trees import full
 from diffgrad_optax import diffgrad, quantize_state
 
 
@@ -66,6 +65,9 @@ def compile_step(
     optimizer: optax.GradientTransformation, gradient: Any, tree: Any, factors: Any
 ) -> Compiled:
     """Traces, lowers and compiles `make_step` for parameters like `tree`."""
+    # What every trace in a process shares is not part of this one.
+    small = trees.cast(trees.smoke(), jax.tree.leaves(tree)[0].dtype)
+    lower_step(optimizer, gradient, small, gradients.factors(small))
     start = time.perf_counter()
     lowered = lower_step(optimizer, gradient, tree, factors)
     middle = time.perf_counter()
@@ -87,7 +89,7 @@ def update_arm(
     """Steps of a compiled program."""
 
     def arm() -> Running:
-        carry = [full(tree)]
+        carry = [trees.full(tree)]
         carry.append(optimizer.init(carry[0]))
 
         def call() -> None:
@@ -101,10 +103,10 @@ def update_arm(
 def gradient_arm(tree: Any, factors: Any) -> Arm:
     """The materialized gradient alone, written over the last one."""
     # The last one is only memory to write to, which JAX would drop as unused.
-    program = jax.jit(materialized, donate_argnums=0, keep_unused=True)
+    program = jax.jit(gradients.materialized, donate_argnums=0, keep_unused=True)
 
     def arm() -> Running:
-        carry = [full(tree)]
+        carry = [trees.full(tree)]
 
         def call() -> None:
             carry[:] = [program(*carry, factors)]

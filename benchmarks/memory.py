@@ -25,8 +25,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks import trees
-from benchmarks.tables import markdown
 from diffgrad_optax import diffgrad, quantize_state
+from examples.common.tables import markdown
 
 DEVICES = (1, 4, 8)
 BF16 = jnp.bfloat16
@@ -94,7 +94,7 @@ def main() -> None:
             ]
             rows.append((name, str(devices), *(f'{s / 1e6:.1f}' for s in sizes)))
     print(markdown(('optimizer', 'devices', 'parameters', 'gradients', 'state'), rows))
-    print('GB on each device for diffGrad, activations apart\n')
+    print('\nGB on each device for diffGrad, activations apart\n')
     header = ('', *(f'{name}, {pod}' for name in MODELS for pod in PODS))
     print(
         markdown(

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from examples.common.facts import commit
+from examples.common.files import write_atomically
 
 RESULTS = Path(__file__).parent / 'results'
 PACKAGES = (
@@ -54,9 +55,7 @@ def versions() -> dict[str, str]:
 def write(path: Path, result: dict[str, Any]) -> None:
     """Writes all of the file or nothing of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(json.dumps(result, indent=1) + '\n')
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(result, indent=1) + '\n')
 
 
 def check_smoke(out_dir: Path | None) -> None:

@@ -5,18 +5,13 @@ python -m benchmarks.tables benchmarks/results/*/*.json
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.gradients import least_moved
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    head, *body = (f'| {" | ".join(line)} |\n' for line in (header, *rows))
-    return ''.join((head, '|---|', '---:|' * (len(header) - 1), '\n', *body))
+from examples.common.tables import markdown
 
 
 def title(result: dict[str, Any]) -> str:
@@ -88,6 +83,7 @@ def update_table(result: dict[str, Any]) -> str:
                 ),
                 rows,
             ),
+            '',
             markdown(('optimizer', 'trace (s)', 'compile (s)'), compilations),
         )
     )
@@ -107,6 +103,41 @@ def throughput_table(result: dict[str, Any]) -> str:
         (
             f'ResNet50, batch {result["batch_size"]}, {result["dtype"]}, images from '
             f'{result["images"]}; {title(result)}\n',
+            markdown(header, rows),
+        )
+    )
+
+
+def costs_table(result: dict[str, Any]) -> str:
+    """Of a result of `update`."""
+    numbers, gradient = result['parameters'], median(result['gradient_seconds'])
+    updates = {
+        row['name']: median(row['seconds']) - gradient for row in result['optimizers']
+    }
+    rows = []
+    for row in result['optimizers']:
+        update = updates[row['name']]
+        rows.append(
+            (
+                row['name'],
+                f'{row["state_bytes"] / numbers:.1f}',
+                f'{1e3 * update:.1f}',
+                ratio(update, updates['optax.adam']),
+                f'{row["trace_seconds"] + row["compile_seconds"]:.0f}',
+            )
+        )
+    header = (
+        'optimizer',
+        'state (bytes/parameter)',
+        'update (ms)',
+        '× optax.adam',
+        'first call (s)',
+    )
+    return '\n'.join(
+        (
+            f'{numbers:,} numbers in {result["arrays"]} arrays; {title(result)}',
+            f'medians of {len(result["gradient_seconds"])} samples; materialized '
+            f'gradient alone, subtracted: {1e3 * gradient:.2f} ms\n',
             markdown(header, rows),
         )
     )
@@ -164,14 +195,20 @@ def table_of(result: dict[str, Any]) -> Callable[[dict[str, Any]], str]:
     """What draws a result."""
     if 'target' in result:
         return compiled_table
+    if 'optimizers' in result:
+        return costs_table
     return update_table if 'tree' in result else throughput_table
+
+
+def show(result: dict[str, Any]) -> None:
+    """Prints the table of a result, and an empty line."""
+    print(table_of(result)(result), end='\n\n', flush=True)
 
 
 def main() -> None:
     """Prints the table of each file named."""
     for name in sys.argv[1:]:
-        result = json.loads(Path(name).read_text())
-        print(table_of(result)(result))
+        show(json.loads(Path(name).read_text()))
 
 
 if __name__ == '__main__':

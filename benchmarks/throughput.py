@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from benchmarks import results
-from benchmarks.tables import throughput_table
+from benchmarks.tables import show
 from benchmarks.timing import Arm, Running, interleave
 from diffgrad_optax import diffgrad
 from examples.cifar import data as datasets
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = {**facts, 'peak_tflops': peak, **measured}
     out_dir = args.out_dir or results.RESULTS / backend
     results.write(out_dir / f'{NAME}.json', result)
-    print(throughput_table(result))
+    show(result)
 
 
 if __name__ == '__main__':

@@ -3,22 +3,27 @@
 python -m benchmarks.update
 
 Times one compiled update of ResNet50's parameters (161 arrays) with parameters and
-state donated and an elementwise gradient inside, for each optimizer in turn, and
-prints the medians. The first call is what tracing and compiling take. How far this
-is from what the memory allows, and from others' optimizers, `compare` says.
+state donated, for each optimizer in turn. A step makes the gradient in memory and
+updates; the gradient is timed alone too, and the table subtracts it. The first call is
+what tracing and compiling take. How far this is from what the memory allows, and from
+others' optimizers, `compare` says. Writes every time to benchmarks/results/ and prints
+the medians.
 """
 
-import statistics
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks import trees
-from benchmarks.gradients import elementwise, factors
-from benchmarks.jax_arms import compile_step, update_arm
-from benchmarks.tables import markdown
-from benchmarks.timing import SAMPLES, interleave
+from benchmarks import results, trees
+from benchmarks.gradients import factors, materialized
+from benchmarks.jax_arms import compile_step, gradient_arm, update_arm
+from benchmarks.tables import show
+from benchmarks.timing import Arm, interleave
 from diffgrad_optax import (
     adadiff,
     diffgrad,
@@ -32,6 +37,7 @@ from diffgrad_optax import (
     with_friction,
 )
 
+NAME = 'costs'
 ROUNDS = 5
 OPTIMIZERS = {
     'optax.adam': optax.adam(1e-3),
@@ -60,42 +66,61 @@ OPTIMIZERS = {
 }
 
 
-def main() -> None:
-    """Prints a table in Markdown."""
-    tree = trees.resnet50()
+def measure(tree: Any, *, rounds: int, calls: int) -> dict[str, Any]:
+    """Times an update with each optimizer.
+
+    Args:
+      tree: of shapes.
+      rounds: turns of each arm.
+      calls: see `interleave`.
+    """
     thin = factors(tree)
-    first_calls, arms, sizes = {}, {}, {}
+    arms: dict[str, Arm] = {'gradient': gradient_arm(tree, thin)}
+    rows: list[dict[str, Any]] = []
     for name, optimizer in OPTIMIZERS.items():
-        compiled = compile_step(optimizer, elementwise, tree, thin)
-        first_calls[name] = compiled.trace_seconds + compiled.compile_seconds
+        compiled = compile_step(optimizer, materialized, tree, thin)
         arms[name] = update_arm(compiled.program, optimizer, tree, thin)
-        state = jax.eval_shape(optimizer.init, tree)
-        sizes[name] = trees.nbytes(state) / trees.count(tree)
-    times = interleave(arms, rounds=ROUNDS, calls=1)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    device = jax.devices()[0].device_kind
-    print(
-        f'{trees.count(tree):,} parameters, jax {jax.__version__}, {device}, '
-        f'{ROUNDS * SAMPLES} samples\n'
-    )
-    rows = (
-        (
-            name,
-            f'{sizes[name]:.1f}',
-            f'{1e3 * median:.0f}',
-            f'{median / medians["optax.adam"]:.2f}',
-            f'{first_calls[name]:.0f}',
+        rows.append(
+            {
+                'name': name,
+                'state_bytes': trees.nbytes(jax.eval_shape(optimizer.init, tree)),
+                'trace_seconds': compiled.trace_seconds,
+                'compile_seconds': compiled.compile_seconds,
+            }
         )
-        for name, median in medians.items()
+    times = interleave(arms, rounds=rounds, calls=calls)
+    for row in rows:
+        row['seconds'] = times[row['name']]
+    return {
+        'arrays': len(jax.tree.leaves(tree)),
+        'parameters': trees.count(tree),
+        'rounds': rounds,
+        'calls': calls,
+        'gradient_seconds': times['gradient'],
+        'optimizers': rows,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--rounds', type=int, default=ROUNDS)
+    parser.add_argument('--out-dir', type=Path)
+    parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
+    args = parser.parse_args(argv)
+    if args.smoke:
+        results.check_smoke(args.out_dir)
+    backend = jax.default_backend()
+    measured = measure(
+        trees.smoke() if args.smoke else trees.resnet50(),
+        rounds=1 if args.smoke else args.rounds,
+        # As in training, where the host runs ahead of a GPU.
+        calls=10 if backend == 'gpu' else 1,
     )
-    header = (
-        'optimizer',
-        'state (bytes/parameter)',
-        'update (ms)',
-        '× optax.adam',
-        'first call (s)',
-    )
-    print(markdown(header, rows))
+    result = {**results.facts(), **measured}
+    out_dir = args.out_dir or results.RESULTS / backend
+    results.write(out_dir / f'{NAME}.json', result)
+    show(result)
 
 
 if __name__ == '__main__':

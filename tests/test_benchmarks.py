@@ -15,7 +15,7 @@ import optax
 import pytest
 from flax import nnx
 
-from benchmarks import compare, compiled, gpu, hlo, results, trees
+from benchmarks import compare, compiled, gpu, hlo, jax_arms, results, trees, update
 from benchmarks.gpu import Job
 from benchmarks.gradients import GRADIENTS, factors
 from benchmarks.jax_arms import lower_step, naive_diffgrad
@@ -246,7 +246,7 @@ def test_failed_write_leaves_nothing(tmp_path):
 @pytest.mark.parametrize('out_dir', [None, results.RESULTS, results.RESULTS / 'gpu'])
 def test_smoke_is_kept_out_of_the_results(out_dir):
     arguments = [] if out_dir is None else ['--out-dir', str(out_dir)]
-    for main in (compare.main, gpu.main):
+    for main in (compare.main, gpu.main, update.main):
         with pytest.raises(SystemExit, match='--smoke needs an --out-dir'):
             main(['--smoke', *arguments])
 
@@ -277,6 +277,55 @@ def test_smoke_run_leaves_a_result_and_a_second_call_nothing_to_do(tmp_path, cap
         gpu.main(arguments)
     assert path.stat().st_mtime_ns == written
     assert 'left: nothing' in capfd.readouterr().out
+
+
+def test_the_costs_of_optimizers_leave_their_record(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        update,
+        'OPTIMIZERS',
+        {'optax.adam': optax.adam(0.1), 'diffgrad': diffgrad(0.1)},
+    )
+    made = []
+
+    def compile_step(optimizer, gradient, tree, thin):
+        made.append(gradient)
+        return jax_arms.compile_step(optimizer, gradient, tree, thin)
+
+    monkeypatch.setattr(update, 'compile_step', compile_step)
+    update.main(['--smoke', '--out-dir', str(tmp_path)])
+    assert made == 2 * [GRADIENTS['materialized']]
+    result = json.loads((tmp_path / 'costs.json').read_text())
+    assert table_of(result)(result) in capsys.readouterr().out
+    assert {'device', 'versions', 'commit'} <= result.keys()
+    assert [row['name'] for row in result['optimizers']] == ['optax.adam', 'diffgrad']
+    for seconds in (result['gradient_seconds'], result['optimizers'][1]['seconds']):
+        assert len(seconds) == SAMPLES
+    # 104 numbers, three arrays of state for each, and the counter of steps.
+    assert result['optimizers'][1]['state_bytes'] == 3 * 4 * 104 + 4
+
+
+def test_the_table_of_costs_subtracts_the_gradient():
+    def row(name, milliseconds):
+        return {
+            'name': name,
+            'state_bytes': 80,
+            'trace_seconds': 2.4,
+            'compile_seconds': 4.8,
+            'seconds': [1e-3 * milliseconds] * 3,
+        }
+
+    result = {
+        'device': 'a CPU',
+        'versions': {'jax': '1'},
+        'commit': 'c',
+        'arrays': 1,
+        'parameters': 10,
+        'gradient_seconds': [0.019, 0.02, 0.9],
+        'optimizers': [row('optax.adam', 60), row('diffgrad', 120)],
+    }
+    *_, adam, ours = table_of(result)(result).splitlines()
+    assert adam == '| optax.adam | 8.0 | 40.0 | 1.00 | 7 |'
+    assert ours == '| diffgrad | 8.0 | 100.0 | 2.50 | 7 |'
 
 
 def test_without_a_gpu_it_refuses(monkeypatch):

@@ -435,7 +435,7 @@ def test_a_comparison_trains_each_optimizer_with_each_seed(tmp_path, capsys):
     out = capsys.readouterr().out
     table = (tmp_path / 'table.md').read_text()
     assert table in out
-    accuracies = [100 * run.correct / run.count for run in results['sgdm']]
+    accuracies = [100 * run.correct / run.count for run in results['sgdm'].values()]
     assert f'{sum(accuracies) / 2:.2f} ± ' in table
     record = json.loads((tmp_path / 'results.json').read_text())
     assert [(run['optimizer'], run['seed']) for run in record['runs']] == [
@@ -466,6 +466,41 @@ def test_an_optimizer_that_diverges_is_left_out_of_a_comparison(
     assert 'sgdm       seed 0  is left out: the loss is nan' in capsys.readouterr().out
     with pytest.raises(UserError, match='every run has diverged'):
         compare.compare(dataclasses.replace(of_both, optimizers=('sgdm',)))
+
+
+def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(
+    tmp_path, monkeypatch
+):
+    whole = compare.train
+
+    def train(config, say):
+        if (config.optimizer, config.seed) == ('sgdm', 1):
+            raise DivergedError('the loss is nan at step 3')
+        return whole(config, say=say)
+
+    monkeypatch.setattr(compare, 'train', train)
+    comparison = compare.Comparison(
+        model='tiny',
+        width=4,
+        epochs=1,
+        limit_train=128,
+        out_dir=tmp_path,
+        optimizers=('sgdm', 'adam'),
+        seeds=(0, 1, 2),
+    )
+    results = compare.compare(comparison)
+    assert {name: list(runs) for name, runs in results.items()} == {
+        'sgdm': [0, 2],
+        'adam': [0, 1, 2],
+    }
+    record = json.loads((tmp_path / 'results.json').read_text())
+    for run in record['runs']:
+        assert run['metrics'] == results[run['optimizer']][run['seed']].metrics
+    assert [run['seed'] for run in record['runs']] == [0, 2, 0, 1, 2]
+    *_, sgdm, adam = (tmp_path / 'table.md').read_text().splitlines()
+    assert sgdm.count(' (2) | ') == 2
+    assert '(' not in adam
+    assert (tmp_path / 'curves.png').exists()
 
 
 def test_an_unknown_optimizer_stops_a_comparison_before_it_starts(tmp_path):

@@ -15,10 +15,10 @@ from examples.cifar.train import Result, train
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.curves import draw_curves
+from examples.common.files import write_atomically
 from examples.common.finite import DivergedError
 from examples.common.optimizers import compose
-from examples.common.run import write_atomically
-from examples.common.tables import spread
+from examples.common.tables import fewer, spread
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,14 @@ class Comparison(Settings):
     seeds: tuple[int, ...] = option((0, 1, 2), 'each optimizer is trained with each')
 
 
-def compare(comparison: Comparison) -> dict[str, list[Result]]:
+def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
     """Trains every optimizer with every seed; what is trained already is not again.
 
     Prints a line a run and a table, and writes the table, every single result and
     a picture of the curves into the comparison's folder.
+
+    Returns:
+      For each optimizer the results by seed, without the runs that diverged.
 
     Raises:
       UserError: as `train`.
@@ -52,7 +55,7 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
         )
     default = Path('runs') / f'compare-{comparison.dataset}-{comparison.model}'
     out_dir = comparison.out_dir or default
-    results: dict[str, list[Result]] = {name: [] for name in comparison.optimizers}
+    results: dict[str, dict[int, Result]] = {n: {} for n in comparison.optimizers}
     for name, of_name in results.items():
         for seed in comparison.seeds:
             config = Config(
@@ -65,7 +68,7 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
             except DivergedError as error:
                 print(f'{name:10s} seed {seed}  is left out: {error}', flush=True)
                 continue
-            of_name.append(result)
+            of_name[seed] = result
             seconds = sum(line['seconds'] for line in result.metrics)
             print(
                 f'{name:10s} seed {seed}  {len(result.metrics)} epochs in '
@@ -77,14 +80,16 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
     results = {name: of_name for name, of_name in results.items() if of_name}
     if not results:
         raise UserError('every run has diverged: try a smaller --learning-rate')
-    text = table(results)
+    text = table(results, len(comparison.seeds))
     print(f'\n{text}\n\neverything is in {out_dir}')
     write_atomically(out_dir / 'table.md', text + '\n')
     write_atomically(out_dir / 'results.json', as_json(comparison, results))
     draw_curves(
         out_dir / 'curves.png',
         {
-            name: [result.metrics for result in of_name]
+            name + fewer(of_name, len(comparison.seeds)): [
+                result.metrics for result in of_name.values()
+            ]
             for name, of_name in results.items()
         },
         f'{comparison.model} (width {comparison.width}) on {comparison.dataset}, '
@@ -93,23 +98,24 @@ def compare(comparison: Comparison) -> dict[str, list[Result]]:
     return results
 
 
-def table(results: dict[str, list[Result]]) -> str:
-    """Mean ± standard deviation over the seeds, in Markdown."""
+def table(results: dict[str, dict[int, Result]], seeds: int) -> str:
+    """Mean ± standard deviation in Markdown, with their number if below `seeds`."""
     rows = [
         '| optimizer  | test accuracy (%) | final training loss | images/s |',
         '|------------|------------------:|--------------------:|---------:|',
     ]
     for name, of_name in results.items():
-        accuracy = spread([100 * run.correct / run.count for run in of_name], 2)
-        loss = spread([run.metrics[-1]['train_loss'] for run in of_name], 4)
+        runs, count = of_name.values(), fewer(of_name, seeds)
+        accuracy = spread([100 * run.correct / run.count for run in runs], 2) + count
+        loss = spread([run.metrics[-1]['train_loss'] for run in runs], 4) + count
         rate = statistics.median(
-            line['images_per_second'] for run in of_name for line in run.metrics
+            line['images_per_second'] for run in runs for line in run.metrics
         )
         rows.append(f'| {name:10s} | {accuracy:>17s} | {loss:>19s} | {rate:8.0f} |')
     return '\n'.join(rows)
 
 
-def as_json(comparison: Comparison, results: dict[str, list[Result]]) -> str:
+def as_json(comparison: Comparison, results: dict[str, dict[int, Result]]) -> str:
     """The configuration and every single result."""
     return json.dumps(
         {
@@ -121,7 +127,7 @@ def as_json(comparison: Comparison, results: dict[str, list[Result]]) -> str:
             'runs': [
                 {'optimizer': name, 'seed': seed, 'metrics': result.metrics}
                 for name, of_name in results.items()
-                for seed, result in zip(comparison.seeds, of_name, strict=True)
+                for seed, result in of_name.items()
             ],
         },
         indent=1,

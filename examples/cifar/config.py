@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffgrad_optax.friction import __all__ as frictions
+from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.parts import BASES, MODIFIERS, NAMES
 
@@ -95,17 +96,15 @@ def check_numbers(config: Config) -> None:
     """Refuses counts below one and seeds that a key cannot hold."""
     if not 0 <= config.seed < 2**32:
         raise UserError(f'--seed {config.seed} must be in 0 … 4294967295')
-    for name in (
-        'batch_size',
-        'checkpoint_every',
-        'epochs',
-        'limit_test',
-        'limit_train',
-        'width',
-    ):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UserError(f'--{name.replace("_", "-")} {value} must be at least 1')
+    cli.at_least(
+        config,
+        batch_size=1,
+        checkpoint_every=1,
+        epochs=1,
+        limit_test=1,
+        limit_train=1,
+        width=1,
+    )
 
 
 def default_out_dir(config: Config) -> Path:

@@ -76,6 +76,15 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
+def at_least(settings: Any, **least: int) -> None:
+    """Refuses the first number that is below its least; None is not."""
+    for name, number in least.items():
+        value = getattr(settings, name)
+        if value is not None and not value >= number:
+            flag = name.replace('_', '-')
+            raise UserError(f'--{flag} {value} must be at least {number}')
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a program: wrong input ends it with one line and exit status 2."""
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from examples.common.tables import markdown, spread
+from examples.common.tables import fewer, markdown, spread
 
 Metrics = list[dict[str, Any]]  # of each epoch
 
@@ -50,8 +50,8 @@ def over_rates(
     for arm, of_rates in arms.items():
         cells = dict.fromkeys([*rates, 'chosen', 'there'], '–')
         for rate, runs in of_rates.items():
-            cells[rate] = spread([factor * x for x in last(runs, show)], digits)
-            cells[rate] += f' ({len(runs)})' if len(runs) < most else ''
+            values = [factor * x for x in last(runs, show)]
+            cells[rate] = spread(values, digits) + fewer(values, most)
         if len(of_rates) == len(rates):
             rate = chosen(of_rates, choose)
             cells |= {'chosen': f'{rate:g}', 'there': cells[rate]}

@@ -25,6 +25,7 @@ from typing import Any
 
 from examples.common.checkpoints import Checkpoints
 from examples.common.cli import UserError
+from examples.common.files import write_atomically
 from examples.common.finite import all_finite
 from examples.common.lock import held
 from examples.common.processes import by_leader
@@ -246,13 +247,3 @@ def check_same_run(config_path: Path, settings: dict[str, Any], resume: bool) ->
             f'--out-dir {place} holds a run with {differences}: use its settings to '
             'continue it, or choose another'
         )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is there either whole or not at all."""
-    part = path.with_name(path.name + '.part')
-    with part.open('w') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -1,7 +1,7 @@
 """What the examples' tables are made of: rows in Markdown, means and their errors."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 
 
 def markdown(
@@ -19,6 +19,11 @@ def _row(cells: Sequence[str]) -> str:
 def spread(values: Sequence[float], digits: int) -> str:
     """Mean ± sample standard deviation, the mean alone of a single value."""
     return _plus_minus(values, digits, 1.0)
+
+
+def fewer(values: Sized, most: int) -> str:
+    """` (n)`, to follow the mean of n values, where n is below `most`."""
+    return f' ({len(values)})' if len(values) < most else ''
 
 
 def mean_with_error(values: Sequence[float], digits: int) -> str:

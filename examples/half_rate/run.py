@@ -15,8 +15,8 @@ from typing import Literal
 
 from examples.common import cli
 from examples.common.cli import option
+from examples.common.files import write_atomically
 from examples.common.record import Record
-from examples.common.run import write_atomically
 from examples.half_rate.experiment import SCALES, Network, results, run_network
 from examples.half_rate.pictures import draw
 from examples.half_rate.table import tables

@@ -21,9 +21,9 @@ from tqdm import tqdm
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.facts import facts
+from examples.common.files import write_atomically
 from examples.common.lock import held
 from examples.common.pieces import Pieces
-from examples.common.run import write_atomically
 from examples.landscapes.functions import FUNCTIONS
 from examples.landscapes.optimizers import CONTROLS, OPTIMIZERS
 from examples.landscapes.page import describe, render
@@ -47,9 +47,7 @@ class Settings:
 
 
 def check(settings: Settings) -> None:
-    for name in ('steps', 'starts', 'shown'):
-        if not getattr(settings, name) >= 1:
-            raise UserError(f'--{name} {getattr(settings, name)} must be at least 1')
+    cli.at_least(settings, steps=1, starts=1, shown=1)
     if settings.shown > settings.starts:
         raise UserError(
             f'--shown {settings.shown} must be at most --starts {settings.starts}'

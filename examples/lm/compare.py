@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from examples.common import cli
 from examples.common.cli import option
+from examples.common.files import write_atomically
 from examples.common.grid import Metrics, draw_grid, last, over_rates
 from examples.common.processes import silent
 from examples.common.record import Record, run_missing
-from examples.common.run import write_atomically
 from examples.lm.plans import ARMS, SCALES, Plan
 from examples.lm.train import data_checksum, train
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffgrad_optax.friction import __all__ as frictions
+from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.parts import BASES, MODIFIERS, NAMES
 from examples.lm.lstm import AWD, LSTM, Regularisation
@@ -146,27 +147,21 @@ class Network(NamedTuple):
         return self.kind(**dict(self.arguments), rngs=rngs)
 
 
-LEAST = {
-    'batch_size': 1,
-    'checkpoint_every': 1,
-    'context': 2,
-    'epochs': 1,
-    'heads': 1,
-    'hidden': 1,
-    'layers': 1,
-    'limit_train': 1,
-    'sample': 0,
-    'width': 1,
-}
-
-
 def check(config: Config) -> None:
     """Refuses numbers out of range, and what does not go together."""
-    for name, least in LEAST.items():
-        value = getattr(config, name)
-        if value is not None and value < least:
-            flag = name.replace('_', '-')
-            raise UserError(f'--{flag} {value} must be at least {least}')
+    cli.at_least(
+        config,
+        batch_size=1,
+        checkpoint_every=1,
+        context=2,
+        epochs=1,
+        heads=1,
+        hidden=1,
+        layers=1,
+        limit_train=1,
+        sample=0,
+        width=1,
+    )
     if not 0 <= config.seed < 2**32:
         raise UserError(f'--seed {config.seed} must be in 0 … 4294967295')
     if not 0 <= config.temperature < math.inf:

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 
 from examples.common import cli
-from examples.common.cli import UserError, option
+from examples.common.cli import option
 from examples.common.facts import facts
-from examples.common.run import write_atomically
+from examples.common.files import write_atomically
 from examples.regret.game import OPTIMIZERS, play
 from examples.regret.hindsight import best_points
 from examples.regret.picture import draw_points, draw_regret
@@ -83,8 +83,7 @@ def shortened(values: Any) -> list[float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
-    if not settings.rounds >= 30:
-        raise UserError(f'--rounds {settings.rounds} must be at least 30')
+    cli.at_least(settings, rounds=30)
     problems = {}
     for title in dict.fromkeys(settings.problems):
         problems[title] = measure(title, settings.rounds)

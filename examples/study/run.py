@@ -15,8 +15,8 @@ from typing import Literal
 from examples.cifar.train import data_checksum, train
 from examples.common import cli
 from examples.common.cli import option
+from examples.common.files import write_atomically
 from examples.common.record import run_missing
-from examples.common.run import write_atomically
 from examples.study.experiments import EXPERIMENTS, GROUPS, Experiment, plan
 from examples.study.report import by_arm, draw_group, table
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 from examples.common import cli
 from examples.common.cli import UserError, option
+from examples.common.files import write_atomically
 from examples.common.record import Record
-from examples.common.run import write_atomically
 from examples.common.tables import markdown, mean_with_error, spread
 from examples.tables.paper import BATCH_SIZES, TABLES, Cell, Row, Table, cells
 from examples.tables.scales import SCALES, Scale, configure

@@ -18,8 +18,8 @@ from examples.cifar.config import Config
 from examples.cifar.train import data_checksum, train
 from examples.common import cli
 from examples.common.cli import UserError, option
+from examples.common.files import write_atomically
 from examples.common.record import Record, run_missing
-from examples.common.run import write_atomically
 from examples.tables.paper import TABLES, Cell, cells
 from examples.tables.scales import SCALES, Scale, configure, tiny
 

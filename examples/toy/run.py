@@ -21,7 +21,7 @@ from diffgrad_optax import adadiff, diffgrad, diffrgrad
 from diffgrad_optax.friction import __all__ as frictions
 from examples.common import cli
 from examples.common.cli import UserError, option
-from examples.common.run import write_atomically
+from examples.common.files import write_atomically
 from examples.common.tables import markdown
 from examples.toy.functions import FUNCTIONS, START, Function
 from examples.toy.picture import draw_paths
@@ -79,8 +79,7 @@ def path(
 
 def compare(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
     """The paths of every optimizer on every function."""
-    if not settings.steps >= 1:
-        raise UserError(f'--steps {settings.steps} must be at least 1')
+    cli.at_least(settings, steps=1)
     if not 0 < settings.learning_rate < np.inf:
         raise UserError(
             f'--learning-rate {settings.learning_rate} must be positive and finite'
