@@ -11,9 +11,9 @@ from diffgrad_optax._checks import (
     check_can_hold,
     check_flag,
     check_gradients,
-    check_learning_rate,
     check_mask,
     check_number,
+    check_number_or_schedule,
     storage_dtype,
 )
 from diffgrad_optax._dtypes import (
@@ -169,7 +169,7 @@ def adadiff(
     amsgrad: bool = False,
     nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
-    weight_decay: jax.typing.ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The AdaDiff optimizer: shorter steps where the gradient changes.
@@ -230,7 +230,8 @@ def adadiff(
         parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
-      weight_decay: decoupled decay, >= 0, times the learning rate. Traceable.
+      weight_decay: decoupled decay, a number >= 0 or a schedule, times the learning
+        rate. Traceable.
       mask: where to decay: a tree of booleans shaped like the parameters or a
         prefix of them, or a function from the parameters to one. None decays
         everything. Static; as a function inside :func:`optax.inject_hyperparams`
@@ -266,8 +267,8 @@ def adadiff(
       Convergence of Adam and Beyond <https://arxiv.org/abs/1904.09237>`_, ICLR 2018,
       Algorithm 2, for the maximum.
     """
-    check_learning_rate(learning_rate)
-    check_number('weight_decay', weight_decay)
+    check_number_or_schedule('learning_rate', learning_rate)
+    check_number_or_schedule('weight_decay', weight_decay)
     check_mask(mask)
     chain = optax.chain(
         scale_by_adadiff(

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def check_number(
@@ -52,10 +53,32 @@ def check_number(
         raise ValueError(f'{name} must be {allowed}, got {value!r}')
 
 
-def check_learning_rate(value: Any) -> None:
-    """Refuses a learning rate that is no schedule and no non-negative number."""
+def check_number_or_schedule(name: str, value: Any) -> None:
+    """Refuses what is neither a schedule nor a finite number >= 0."""
     if not callable(value):
-        check_number('learning_rate', value)
+        check_number(name, value)
+
+
+def check_integer(name: str, value: Any, low: int) -> None:
+    """Refuses what is no integer, or one below `low`.
+
+    Raises:
+      TypeError: if `value` is no integer.
+      ValueError: if it is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f'{name} must be an integer >= {low}, got {value!r}')
+    if int(value) < low:
+        raise ValueError(f'{name} must be an integer >= {low}, got {value!r}')
+
+
+def check_inner(inner: Any) -> None:
+    """Refuses, with a TypeError, what is no transformation to put something around."""
+    if not isinstance(inner, optax.GradientTransformation):
+        raise TypeError(
+            'inner must be an optax transformation such as optax.scale_by_adam(), '
+            f'got {inner!r}'
+        )
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -103,14 +126,15 @@ def storage_dtype(name: str, value: Any) -> np.dtype[Any] | None:
     """The dtype that JAX will store for the argument `name`, None for None.
 
     Raises:
-      TypeError: if `value` is no dtype, or an integer or boolean one.
+      TypeError: if `value` is no dtype, an integer or boolean one, or a floating one
+        without zero and negative numbers or of fewer than 8 bits.
     """
     if value is None:
         return None
     allowed = (
-        'None or a floating dtype (inside optax.inject_hyperparams by its name, '
-        "'bfloat16', because a scalar type is callable and would be taken for a "
-        'schedule)'
+        'None or a floating dtype with a sign, a zero and at least 8 bits (inside '
+        "optax.inject_hyperparams by its name, 'bfloat16', because a scalar type is "
+        'callable and would be taken for a schedule)'
     )
     try:
         # An array has a dtype, but whoever passes one did not mean to choose it.
@@ -119,9 +143,15 @@ def storage_dtype(name: str, value: Any) -> np.dtype[Any] | None:
         dtype = jax.dtypes.canonicalize_dtype(value)
     except TypeError:
         raise TypeError(f'{name} must be {allowed}, got {value!r}') from None
-    if not jnp.issubdtype(dtype, jnp.inexact):
+    if not jnp.issubdtype(dtype, jnp.inexact) or not _stores_gradients(dtype):
         raise TypeError(f'{name} must be {allowed}, got {dtype.name}')
     return dtype
+
+
+def _stores_gradients(dtype: np.dtype[Any]) -> bool:
+    """Whether the inexact `dtype` has a sign, a zero and at least 8 bits."""
+    info: Any = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+    return bool(info.bits >= 8 and info.min < 0)
 
 
 def check_can_hold(name: str, dtype: np.dtype[Any] | None, params: Any) -> None:

@@ -8,9 +8,9 @@ import optax
 
 from diffgrad_optax._checks import (
     check_flag,
-    check_learning_rate,
     check_mask,
     check_number,
+    check_number_or_schedule,
 )
 from diffgrad_optax._dtypes import stable_dtypes
 from diffgrad_optax._moments import scale_by_adam
@@ -106,16 +106,21 @@ def diffgrad(
     :func:`friction_coefficients` shows which you have.
 
     Memory: three arrays per parameter (:math:`m`, :math:`v`, :math:`g_{t-1}`) in
-    the parameter's dtype, one more than Adam. Each may be stored in fewer bits;
-    arithmetic stays in float32. As :math:`\sigma` has no slope above ¼, rounding
-    :math:`g_{t-1}` moves :math:`\xi` by at most ¼ of the rounding, which is up to
-    1/256 of :math:`|g_{t-1}|` in bfloat16, 1/16 in float8_e4m3fn and 1/8 in
-    float8_e5m2: small where gradients are below 1. Beyond 448 float8_e4m3fn stores
-    NaN; beyond 57344 float8_e5m2 and beyond 65504 float16 store infinity. A second
-    moment that its dtype rounds to 0 leaves :math:`\varepsilon` to divide by: below
-    3e-8 in float16, 8e-6 in float8_e5m2, 1e-3 in float8_e4m3fn. With float16
-    parameters give `eps` 1e-7 at least: 1e-8 is 0 there, as in `optax.adam`.
-    :func:`quantize_state` stores all three in 3.1 bytes without such limits.
+    the parameter's dtype, one more than Adam. Each may be stored in another dtype.
+    Friction is computed in float32 at least, the moments too if one of them has a
+    dtype of its own. With bfloat16 parameters give ``nu_dtype='float32'``: in
+    bfloat16 a second moment never shrinks, because 0.999 v rounds to v.
+
+    As :math:`\sigma` has no slope above ¼, rounding :math:`g_{t-1}` moves
+    :math:`\xi` by at most ¼ of the rounding, which is up to 1/256 of
+    :math:`|g_{t-1}|` in bfloat16, 1/16 in float8_e4m3fn and 1/8 in float8_e5m2:
+    small where gradients are below 1. Beyond 448 float8_e4m3fn stores NaN; beyond
+    57344 float8_e5m2 and beyond 65504 float16 store infinity. A second moment that
+    its dtype rounds to 0 leaves :math:`\varepsilon` to divide by: below 3e-8 in
+    float16, 8e-6 in float8_e5m2, 1e-3 in float8_e4m3fn. With float16 parameters give
+    ``nu_dtype='float32'`` too, or `eps` 1e-7 at least: 1e-8 is 0 there, as in
+    `optax.adam`. :func:`quantize_state` stores all three in 3.1 bytes without such
+    limits.
 
     With bfloat16 parameters, give :func:`optax.inject_hyperparams` the argument
     ``hyperparam_dtype=jnp.float32``: it casts hyperparameters to the parameters'
@@ -150,7 +155,8 @@ def diffgrad(
 
     Returns:
       A transformation whose state is the chain's tuple, :class:`FrictionState`
-      first. Updates have the gradients' dtype.
+      first. Updates have the gradients' dtype, rounded to it before the learning rate
+      and after: where gradients are narrower than parameters, widen them first.
 
     Raises:
       ValueError: if a plain number is out of its range, NaN or infinite, if
@@ -177,10 +183,10 @@ def diffgrad(
 
     References:
       Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
-      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2019, Eqs. 11-13
+      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 11-13
       (moments), 17-19 (friction), 20 (step).
     """
-    check_learning_rate(learning_rate)
+    check_number_or_schedule('learning_rate', learning_rate)
     chain = optax.chain(
         scale_by_diffgrad(
             b1,
@@ -210,7 +216,7 @@ def diffgradw(
     friction: str | Friction = 'dfc',
     nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
-    weight_decay: jax.typing.ArrayLike = 1e-4,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
     mask: Any | Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The diffGrad optimizer with decoupled weight decay, as AdamW is to Adam.
@@ -225,11 +231,10 @@ def diffgradw(
     decay is multiplied by the learning rate and not by the friction, and no
     moment sees it.
 
-    Deviation: the paper has no weight decay. The PyTorch ports' `weight_decay`
-    is coupled: it is added to the gradient, so moments and friction see it. That
-    is ``optax.chain(optax.add_decayed_weights(weight_decay), diffgrad(...))``.
-    Unlike `optax.adamw`, a schedule for `weight_decay` goes through
-    :func:`optax.inject_hyperparams`.
+    Deviation: the paper has no weight decay. `pytorch_optimizer`'s is this one by
+    default; that of `torch_optimizer` is coupled: it is added to the gradient, so
+    moments and friction see it. That is
+    ``optax.chain(optax.add_decayed_weights(weight_decay), diffgrad(...))``.
 
     Args:
       learning_rate: as :func:`diffgrad`.
@@ -242,7 +247,7 @@ def diffgradw(
       friction: as :func:`diffgrad`.
       nu_dtype: as :func:`diffgrad`.
       prev_grad_dtype: as :func:`diffgrad`.
-      weight_decay: :math:`\lambda`, >= 0. Traceable.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Traceable.
       mask: a tree of booleans shaped like the parameters or a prefix of them, or
         a function from the parameters to one: where it is false nothing decays.
         None decays everything. Static. A function inside
@@ -271,8 +276,8 @@ def diffgradw(
       <https://arxiv.org/abs/1711.05101>`_, ICLR 2019; for the rest see
       :func:`diffgrad`.
     """
-    check_learning_rate(learning_rate)
-    check_number('weight_decay', weight_decay)
+    check_number_or_schedule('learning_rate', learning_rate)
+    check_number_or_schedule('weight_decay', weight_decay)
     check_mask(mask)
     chain = optax.chain(
         scale_by_diffgrad(

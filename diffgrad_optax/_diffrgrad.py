@@ -1,12 +1,20 @@
 """diffRGrad: rectified Adam with the friction of a changing gradient."""
 
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
-from diffgrad_optax._checks import check_learning_rate, check_number
-from diffgrad_optax._dtypes import stable_dtypes
+from diffgrad_optax._checks import (
+    check_flag,
+    check_number,
+    check_number_or_schedule,
+)
+from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
+from diffgrad_optax._moments import bias_correction, scale_by_adam
 from diffgrad_optax._with_friction import with_friction
 from diffgrad_optax.friction import Friction
 
@@ -19,7 +27,10 @@ def diffrgrad(
     eps_root: jax.typing.ArrayLike = 0.0,
     threshold: jax.typing.ArrayLike = 5.0,
     *,
+    nesterov: bool = False,
     friction: str | Friction = 'dfc',
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The diffRGrad optimizer: diffGrad on RAdam, which warms itself up.
@@ -38,18 +49,21 @@ def diffrgrad(
             \end{cases}
 
     with the moments, :math:`\xi_t` and symbols of :func:`diffgrad`, and
-    :math:`\rho_\min` `threshold`. It is ``with_friction(optax.scale_by_radam(...))``
-    and a learning rate.
+    :math:`\rho_\min` `threshold`: friction around `optax.scale_by_radam`, and a
+    learning rate.
 
     Reach for it where you would write a warm-up by hand: the second moment is not
     divided by before enough gradients are seen (five steps with the defaults), and
     those first steps are as long as the gradient is large.
 
-    Memory: as :func:`diffgrad`, three arrays per parameter.
+    Memory and dtypes: as :func:`diffgrad`, three arrays per parameter.
 
     Deviations: RAdam's paper takes :math:`\rho_t > 4`; the 5 here is its code's and
     optax's. The published diffRGrad code adds ε before the second moment is
-    bias-corrected; here it is added after, as in optax.
+    bias-corrected; here it is added after, as in optax. :math:`\rho_t` is computed
+    without the difference of two numbers near :math:`\rho_\infty`, for which
+    `optax.scale_by_radam` is wrong by up to a percent in float32 at `b2` 0.999, and
+    rectifies too early from 0.9995 on.
 
     Args:
       learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
@@ -60,7 +74,10 @@ def diffrgrad(
       threshold: the :math:`\rho_t` from which on the second moment is used, at
         least 4, below which :math:`r_t` does not exist. With `b2` below 0.67 it is
         never reached, because :math:`\rho_\infty < 5`. Traceable.
+      nesterov: as :func:`diffgrad`. Static.
       friction: as :func:`diffgrad`. Static.
+      mu_dtype: as :func:`diffgrad`. Static.
+      nu_dtype: as :func:`diffgrad`. Static.
       prev_grad_dtype: as :func:`diffgrad`. Static.
 
     Returns:
@@ -84,19 +101,88 @@ def diffrgrad(
 
     References:
       Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
-      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2019.
+      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020.
       Liu et al., `On the Variance of the Adaptive Learning Rate and Beyond
       <https://arxiv.org/abs/1908.03265>`_, ICLR 2020, Algorithm 2.
     """
-    check_learning_rate(learning_rate)
+    check_number_or_schedule('learning_rate', learning_rate)
     check_number('b1', b1, high=1.0)
     check_number('b2', b2, high=1.0)
     check_number('eps', eps)
     check_number('eps_root', eps_root)
     check_number('threshold', threshold, low=4.0)
-    radam = optax.scale_by_radam(b1, b2, eps, eps_root, threshold)
+    check_flag('nesterov', nesterov)
+    radam = _rectified(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov),
+        b1,
+        b2,
+        threshold,
+        nesterov,
+    )
     chain = optax.chain(
         with_friction(radam, friction, prev_grad_dtype=prev_grad_dtype),
         optax.scale_by_learning_rate(learning_rate),
     )
     return stable_dtypes(chain)
+
+
+def _rectified(
+    adam: optax.GradientTransformation,
+    b1: jax.typing.ArrayLike,
+    b2: jax.typing.ArrayLike,
+    threshold: jax.typing.ArrayLike,
+    nesterov: bool,
+) -> optax.GradientTransformation:
+    """`adam`, of these decay rates, times r_t; its first moment alone before that."""
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.ScaleByAdamState,
+        params: optax.Params | None = None,
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
+        directions, state = adam.update(updates, state, params)
+        t = state.count
+
+        @functools.cache
+        def rectification(dtype: np.dtype[Any]) -> tuple[jax.Array, jax.Array]:
+            ρ, ρ_inf = _lengths(b2, t, dtype)
+            rectifies = ρ >= threshold
+            # Where nothing is rectified the root may not exist.
+            ρ = jnp.where(rectifies, ρ, ρ_inf)
+            r = (ρ - 4) * (ρ - 2) * ρ_inf / ((ρ_inf - 4) * (ρ_inf - 2) * ρ)
+            return rectifies, jnp.sqrt(r)
+
+        def rectify(grad: jax.Array, direction: jax.Array, mu: jax.Array) -> jax.Array:
+            wide = at_least_float32(grad, direction, mu)
+            real = real_dtype(wide)
+            β1 = jnp.asarray(b1, real)
+            m_hat = mu.astype(wide) / bias_correction(b1, t + nesterov, real)
+            if nesterov:
+                g_hat = grad.astype(wide) / bias_correction(b1, t, real)
+                m_hat = β1 * m_hat + (1 - β1) * g_hat
+            rectifies, r = rectification(real)
+            return jnp.where(rectifies, r * direction.astype(wide), m_hat)
+
+        return jax.tree.map(rectify, updates, directions, state.mu), state
+
+    return optax.GradientTransformation(adam.init, update_fn)
+
+
+def _lengths(
+    b2: jax.typing.ArrayLike, t: jax.Array, dtype: np.dtype[Any]
+) -> tuple[jax.Array, jax.Array]:
+    """ρ_t and ρ_∞: how many gradients the second moment averages, now and at last."""
+    # With x = -log β₂, ρ_∞ = coth(x/2) and ρ_t = ρ_∞ - 2t / (e^{tx} - 1). While tx is
+    # small both terms are near 2/x, which L(y) = coth y - 1/y leaves out of the sum.
+    t = t.astype(dtype)
+    half = -jnp.log(jnp.asarray(b2, dtype)) / 2
+    ρ_inf = 1 / jnp.tanh(half)
+    early = t + _langevin(half) - t * _langevin(t * half)
+    late = ρ_inf - 2 * t / jnp.expm1(2 * t * half)
+    return jnp.where(t * half < 0.1, early, late), ρ_inf
+
+
+def _langevin(y: jax.Array) -> jax.Array:
+    """L(y) = coth y - 1/y for 0 < y <= 0.1, constant above."""
+    y = jnp.minimum(y, 0.1)
+    return y * (1 / 3 - y**2 * (1 / 45 - y**2 * (2 / 945 - y**2 / 4725)))

@@ -25,6 +25,16 @@ def at_least_float32(*arrays: Any) -> np.dtype[Any]:
     )
 
 
+def widened(tree: Any) -> Any:
+    """`tree` with its inexact arrays in float32 at least."""
+
+    def widen(leaf: Any) -> Any:
+        inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        return jnp.asarray(leaf, at_least_float32(leaf)) if inexact else leaf
+
+    return jax.tree.map(widen, tree)
+
+
 def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype of the modulus of numbers of `dtype`."""
     return np.dtype(f'f{dtype.itemsize // 2}') if dtype.kind == 'c' else dtype

@@ -9,9 +9,9 @@ import optax
 
 from diffgrad_optax._checks import (
     check_gradients,
-    check_learning_rate,
     check_mask,
     check_number,
+    check_number_or_schedule,
     storage_dtype,
 )
 from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
@@ -139,7 +139,8 @@ def mars(
     eps: jax.typing.ArrayLike = 1e-8,
     *,
     gamma: jax.typing.ArrayLike = 0.025,
-    weight_decay: jax.typing.ArrayLike = 0.0,
+    max_norm: jax.typing.ArrayLike = 1.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     mu_dtype: Any = None,
     nu_dtype: Any = None,
@@ -154,7 +155,7 @@ def mars(
             + \lambda \theta_t \right)
 
     where :math:`\hat m_t` and :math:`\hat v_t` are Adam's bias-corrected moments of
-    :func:`correct_by_difference`'s :math:`u_t`, clipped to norm 1 per array. In
+    :func:`correct_by_difference`'s :math:`u_t`, clipped to `max_norm` per array. In
     arguments: :math:`\alpha_t` is `learning_rate`, :math:`\varepsilon` `eps`,
     :math:`\lambda` `weight_decay`; `b1` is the decay of the first moment and the
     one in the correction.
@@ -177,7 +178,9 @@ def mars(
       b2: decay rate of the second moment, in [0, 1). Traceable.
       eps: added to the denominator outside the root, >= 0. Traceable.
       gamma: the part of the correction that is made, >= 0. Traceable.
-      weight_decay: decoupled decay, >= 0, times the learning rate. Traceable.
+      max_norm: as :func:`correct_by_difference`. Traceable.
+      weight_decay: decoupled decay, a number >= 0 or a schedule, times the learning
+        rate. Traceable.
       mask: where to decay, as :func:`adadiff`. Static.
       mu_dtype: dtype of the first moment; None is the parameter's own. Static.
       nu_dtype: dtype of the second moment; None is the parameter's own. Static.
@@ -213,13 +216,15 @@ def mars(
       Yuan et al., `MARS: Unleashing the Power of Variance Reduction for Training
       Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: MARS-AdamW.
     """
-    check_learning_rate(learning_rate)
+    check_number_or_schedule('learning_rate', learning_rate)
     check_number('b2', b2, high=1.0)
     check_number('eps', eps)
-    check_number('weight_decay', weight_decay)
+    check_number_or_schedule('weight_decay', weight_decay)
     check_mask(mask)
     chain = optax.chain(
-        correct_by_difference(gamma, b1, prev_grad_dtype=prev_grad_dtype),
+        correct_by_difference(
+            gamma, b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype
+        ),
         scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from diffgrad_optax._checks import check_can_hold, storage_dtype
-from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._dtypes import at_least_float32, widened
 from diffgrad_optax._sharding import following_params
 
 
@@ -35,9 +35,10 @@ def scale_by_adam(
 ) -> optax.GradientTransformation:
     """`optax.scale_by_adam`, both of whose moments may be stored in fewer bits.
 
-    Arithmetic on moments with a dtype of their own is in float32 at least; 8-bit
-    floating numbers have none. The caller casts the new ones back, as for any inner
-    transformation: `keep_state_dtypes`.
+    Where a moment has a dtype of its own, gradients and moments are widened to
+    float32 first: 8-bit floating numbers have no arithmetic, and the square of a
+    float16 gradient below 2e-4 is 0. The caller casts the new moments back, as for
+    any inner transformation: `keep_state_dtypes`.
 
     Raises:
       TypeError: if a dtype is no floating one, or (by `init`) if it is real and a
@@ -65,15 +66,18 @@ def scale_by_adam(
         state: optax.ScaleByAdamState,
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
-        wide = {
-            name: jax.tree.map(
-                lambda g, moment: moment.astype(at_least_float32(g, moment)),
-                updates,
-                getattr(state, name),
-            )
-            for name in dtypes
-        }
-        updates, state = adam.update(updates, state._replace(**wide), params)
+        if dtypes:
+            updates = widened(updates)
+            moments = {
+                name: jax.tree.map(
+                    lambda g, moment: moment.astype(at_least_float32(g, moment)),
+                    updates,
+                    getattr(state, name),
+                )
+                for name in dtypes
+            }
+            state = state._replace(**moments)
+        updates, state = adam.update(updates, state, params)
         return updates, state
 
     return optax.GradientTransformation(init_fn, update_fn)

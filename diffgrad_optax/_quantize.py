@@ -1,7 +1,6 @@
 """Optimizer state in 8 bits, around any optax transformation."""
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax import _codes
-from diffgrad_optax._dtypes import stable_dtypes
-from diffgrad_optax._sharding import following_params, split
+from diffgrad_optax._checks import check_inner, check_integer
+from diffgrad_optax._dtypes import stable_dtypes, widened
+from diffgrad_optax._sharding import device_shape, following_params, split
 
 
 class QuantizedState(NamedTuple):
@@ -52,7 +52,8 @@ def quantize_state(
     moments), with uint8 and :math:`C = 255`. A block is `block_size` neighbours
     along the last axis, so that codes are shaped and sharded like the parameter,
     and scales are its shape with a shorter last axis. The state is decoded to
-    float32 before each step of `inner` and encoded after it.
+    float32 before each step of `inner`, gradients are widened to it, and the new
+    state is encoded.
 
     :math:`r` in (0, 1) turns from step to step by the golden ratio, from a start of
     each element's own: on average nothing is lost, and what is a code already stays
@@ -70,6 +71,13 @@ def quantize_state(
     it become shorter, not infinite. A block with a number that is NaN, infinite, or
     negative under one of the names in `nonnegative`, is not finite when it is read,
     as a whole.
+
+    Sharding: where the last axis is split over devices, `block_size` must divide
+    each device's part of it. 768 numbers on 8 devices are 96 on each, so that blocks
+    of 128 would lie on two: give ``block_size=32``. `init` refuses such blocks where
+    it knows the sharding, that is of concrete arrays and of explicit axes. Inside
+    :func:`jax.jit` with automatic axes it does not, and XLA would gather the state
+    on every device.
 
     Exact stay all arrays that are not shaped like a parameter, that have less than
     `min_size` elements, or whose last axis has no divisor in common with
@@ -110,7 +118,8 @@ def quantize_state(
     Raises:
       TypeError: if `inner` is no transformation, a number is no integer, or
         `nonnegative` or `exact` is no sequence of names.
-      ValueError: if an integer is too small.
+      ValueError: if an integer is too small, or (by `init`) if a block would lie on
+        two devices.
 
     Example: a hundred steps with a gradient of 1 in one half and 0.01 in the other.
 
@@ -133,13 +142,9 @@ def quantize_state(
       <https://arxiv.org/abs/2110.02861>`_, ICLR 2022: blocks. `FlashOptim
       <https://arxiv.org/abs/2602.23349>`_: companding.
     """
-    if not isinstance(inner, optax.GradientTransformation):
-        raise TypeError(
-            'inner must be an optax transformation such as optax.scale_by_adam(), '
-            f'got {inner!r}'
-        )
-    _check_integer('block_size', block_size, 1)
-    _check_integer('min_size', min_size, 0)
+    check_inner(inner)
+    check_integer('block_size', block_size, low=1)
+    check_integer('min_size', min_size, low=0)
     _check_names('nonnegative', nonnegative)
     _check_names('exact', exact)
     inner = stable_dtypes(optax.with_extra_args_support(inner))
@@ -154,6 +159,7 @@ def quantize_state(
             block = _block(leaf, param, block_size, min_size)
             if block is None or not fields.isdisjoint(exact):
                 return leaf, None
+            _check_devices(path, param, block, block_size)
             dtype = jnp.int8 if fields.isdisjoint(nonnegative) else jnp.uint8
             return _codes.encode(leaf, block, dtype, 0, 0)
 
@@ -167,9 +173,10 @@ def quantize_state(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, QuantizedState]:
-        updates, inner_state = inner.update(
-            updates, decoded(state), params, **extra_args
+        new_updates, inner_state = inner.update(
+            widened(updates), decoded(state), params, **extra_args
         )
+        updates = optax.tree.cast_like(new_updates, updates)
         count = optax.safe_increment(state.count)
 
         def encoded(index: int, leaf: Any, codes: Any, scale: Any) -> tuple[Any, Any]:
@@ -228,11 +235,16 @@ def _block(leaf: Any, param: Any, block_size: int, min_size: int) -> int | None:
     return block if block >= min(16, block_size) else None
 
 
-def _check_integer(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f'{name} must be an integer >= {low}, got {value!r}')
-    if int(value) < low:
-        raise ValueError(f'{name} must be an integer >= {low}, got {value!r}')
+def _check_devices(path: Any, param: Any, block: int, block_size: int) -> None:
+    """Refuses blocks of the state at `path` that would lie on two devices."""
+    size = device_shape(param)[-1]
+    if size % block:
+        raise ValueError(
+            f'block_size={block_size} makes blocks of {block} numbers of '
+            f'{jax.tree_util.keystr(path)}, but each device holds {size} along the '
+            f'last of its axes {list(param.shape)}: give a block_size that divides '
+            f'{size}, such as {math.gcd(size, block)}'
+        )
 
 
 def _check_names(name: str, value: Any) -> None:

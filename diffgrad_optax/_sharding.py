@@ -45,6 +45,17 @@ def false_like(array: jax.Array) -> jax.Array:
     return lax.bitwise_and(lax.eq(array, array), lax.ne(array, array))
 
 
+def device_shape(array: Any) -> tuple[int, ...]:
+    """The shape of what one device holds of `array`, as far as that is known.
+
+    It is known of concrete arrays, and of traced ones whose axes are explicit.
+    """
+    traced = isinstance(array, jax.core.Tracer)
+    sharding = getattr(jax.typeof(array) if traced else array, 'sharding', None)
+    shape: tuple[int, ...] = array.shape
+    return sharding.shard_shape(shape) if sharding else shape
+
+
 def split(path: Any, params_at: dict[Any, Any]) -> tuple[Any, Any]:
     """`path` in a state without the path in its parameter, and the parameter.
 

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import check_gradients, check_learning_rate, check_number
+from diffgrad_optax._checks import (
+    check_gradients,
+    check_inexact,
+    check_number,
+    check_number_or_schedule,
+)
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._sharding import following_params
@@ -37,6 +42,7 @@ def swats(
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-9,
+    *,
     switch_tolerance: jax.typing.ArrayLike = 1e-9,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The SWATS optimizer: Adam, then SGD with a learning rate found on the way.
@@ -118,7 +124,7 @@ def swats(
       Keskar and Socher, `Improving Generalization Performance by Switching from
       Adam to SGD <https://arxiv.org/abs/1712.07628>`_, 2017, Algorithm 1.
     """
-    check_learning_rate(learning_rate)
+    check_number_or_schedule('learning_rate', learning_rate)
     check_number('b1', b1, high=1.0)
     check_number('b2', b2, high=1.0)
     check_number('eps', eps)
@@ -128,6 +134,7 @@ def swats(
 
     @following_params
     def init_fn(params: optax.Params) -> SwatsState:
+        check_inexact(params)
         rate_dtype = real_dtype(at_least_float32(*jax.tree.leaves(params)))
         return SwatsState(
             count=jnp.zeros((), jnp.int32),

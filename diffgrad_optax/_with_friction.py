@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import check_gradients, check_same_array, storage_dtype
+from diffgrad_optax._checks import (
+    check_gradients,
+    check_inner,
+    check_same_array,
+    storage_dtype,
+)
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 from diffgrad_optax._previous import computed_after, init_previous, next_previous
 from diffgrad_optax._quantize import QuantizedState, decoded
@@ -94,15 +99,11 @@ def with_friction(
 
     References:
       Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
-      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2019, Eqs. 17-20.
+      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 17-20.
     """
     coefficient = resolve(friction)
     dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
-    if not isinstance(inner, optax.GradientTransformation):
-        raise TypeError(
-            'inner must be an optax transformation such as optax.scale_by_adam(), '
-            f'got {inner!r}'
-        )
+    check_inner(inner)
     inner = optax.with_extra_args_support(inner)
 
     @following_params
@@ -143,11 +144,12 @@ def with_friction(
 def friction_coefficients(
     grads: optax.Updates,
     opt_state: optax.OptState,
-    friction: str | Friction = 'dfc',
+    friction: str | Friction,
 ) -> optax.Updates:
     r"""The coefficients :math:`\xi_t` that the next update will apply.
 
-    To log how far from ½ friction really is:
+    To log how far from ½ they really are; the state does not say by which `friction`
+    it was made, so give that:
 
     >>> import jax.numpy as jnp
     >>> import optax
@@ -156,10 +158,10 @@ def friction_coefficients(
     >>> params = {'w': jnp.zeros(2)}
     >>> state = optimizer.init(params)
     >>> grads = {'w': jnp.array([0.001, 3.0])}
-    >>> print(friction_coefficients(grads, state)['w'])
+    >>> print(friction_coefficients(grads, state, 'dfc')['w'])
     [0.5003 0.9526]
     >>> updates, state = optimizer.update(grads, state, params)
-    >>> print(friction_coefficients(grads, state)['w'])
+    >>> print(friction_coefficients(grads, state, 'dfc')['w'])
     [0.5 0.5]
 
     Args:
@@ -169,7 +171,8 @@ def friction_coefficients(
         `optax.chain`, `masked`, `partition`, `inject_hyperparams`, `MultiSteps`,
         :func:`quantize_state` and the like. Several are joined when they share no
         parameter.
-      friction: the coefficient that the transformation was made with.
+      friction: the coefficient that the transformation was made with: `'dfc'` where
+        none was given.
 
     Returns:
       A tree like `grads`, float32 or wider. Where no friction acts (masked out)

@@ -29,7 +29,7 @@ modulus. `dfc3` to `dfc5` and `relative_dfc` square the gradients: in float32
 
 References:
   Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
-  Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2019: Eqs. 17 to 19
+  Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020: Eqs. 17 to 19
   for `dfc`, Sec. VII-B for `dfc1` to `dfc5`. `relative_dfc` is this package's.
 """
 
@@ -167,7 +167,7 @@ def relative_dfc(
 
     Returns:
       The coefficient in [½, 1), the same shape, float32 or wider; ½ where the
-      gradient repeats, also where the whole array is zero.
+      gradient repeats, zero or not.
 
     Raises:
       ValueError, TypeError: if `c` is a plain number out of range, or not one.

@@ -6,14 +6,11 @@ those: exponential decay is `optax.exponential_decay`, reduction on a plateau
 `optax.contrib.reduce_on_plateau`.
 """
 
-import numbers
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import check_number
+from diffgrad_optax._checks import check_integer, check_number
 
 __all__ = ('halving', 'inverse_decay', 'triangular')
 
@@ -49,7 +46,7 @@ def inverse_decay(
     return schedule
 
 
-def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
+def halving(init_value: jax.typing.ArrayLike, transition_steps: int) -> optax.Schedule:
     r"""Halving every n steps: :math:`\alpha_t = \alpha_0\, 2^{-\lfloor t/n \rfloor}`.
 
     Exact, where a compiled `optax.exponential_decay` in its staircase form is a step
@@ -57,7 +54,7 @@ def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
 
     Args:
       init_value: :math:`\alpha_0`, >= 0. Traceable.
-      every: :math:`n`, at least 1. Static.
+      transition_steps: :math:`n`, at least 1. Static.
 
     Returns:
       The schedule.
@@ -66,39 +63,41 @@ def halving(init_value: jax.typing.ArrayLike, every: int) -> optax.Schedule:
       ValueError, TypeError: if a plain number is out of range, or not one.
 
     >>> from diffgrad_optax import schedules
-    >>> schedule = schedules.halving(1.0, every=10)
+    >>> schedule = schedules.halving(1.0, transition_steps=10)
     >>> [float(schedule(t)) for t in (0, 9, 10, 25)]
     [1.0, 1.0, 0.5, 0.25]
     """
     check_number('init_value', init_value)
-    _check_steps('every', every)
-    every = int(every)
+    check_integer('transition_steps', transition_steps, low=1)
+    steps = int(transition_steps)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        halvings = jnp.asarray(count).astype(int) // every
+        halvings = jnp.asarray(count).astype(int) // steps
         return jnp.asarray(jnp.ldexp(init_value, -halvings))
 
     return schedule
 
 
 def triangular(
-    base: jax.typing.ArrayLike, peak: jax.typing.ArrayLike, step_size: int
+    init_value: jax.typing.ArrayLike,
+    peak_value: jax.typing.ArrayLike,
+    transition_steps: int,
 ) -> optax.Schedule:
-    r"""The triangular cycle: from `base` to `peak` and back again, for ever.
+    r"""The triangular cycle: from `init_value` to `peak_value` and back, for ever.
 
     .. math::
 
         \alpha_t = \alpha_\min + (\alpha_\max - \alpha_\min)
             \left(1 - \left|\frac{t \bmod 2s}{s} - 1\right|\right)
 
-    with :math:`\alpha_\min` `base`, :math:`\alpha_\max` `peak` and :math:`s`
-    `step_size`.
+    with :math:`\alpha_\min` `init_value`, :math:`\alpha_\max` `peak_value` and
+    :math:`s` `transition_steps`.
 
     Args:
-      base: the rate at the start, >= 0. Traceable.
-      peak: the rate after `step_size` steps, >= 0. Traceable.
-      step_size: steps in half a cycle, at least 1; the paper takes 2 to 10 epochs.
-        Static.
+      init_value: the rate at the start, >= 0. Traceable.
+      peak_value: the rate after `transition_steps` steps, >= 0. Traceable.
+      transition_steps: steps in half a cycle, at least 1; the paper takes 2 to 10
+        epochs. Static.
 
     Returns:
       The schedule.
@@ -107,7 +106,7 @@ def triangular(
       ValueError, TypeError: if a plain number is out of range, or not one.
 
     >>> from diffgrad_optax import schedules
-    >>> schedule = schedules.triangular(0.0, 1.0, step_size=4)
+    >>> schedule = schedules.triangular(0.0, 1.0, transition_steps=4)
     >>> [float(schedule(t)) for t in (0, 1, 4, 6, 8, 9)]
     [0.0, 0.25, 1.0, 0.5, 0.0, 0.25]
 
@@ -115,24 +114,17 @@ def triangular(
       Smith, `Cyclical Learning Rates for Training Neural Networks
       <https://arxiv.org/abs/1506.01186>`_, WACV 2017, Sec. 3.1.
     """
-    check_number('base', base)
-    check_number('peak', peak)
-    _check_steps('step_size', step_size)
-    step_size = int(step_size)
+    check_number('init_value', init_value)
+    check_number('peak_value', peak_value)
+    check_integer('transition_steps', transition_steps, low=1)
+    steps = int(transition_steps)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         # In integers, because counts above 2^24 are not float32 numbers: which half
         # of a cycle this is, and what part of it has gone.
         t = jnp.asarray(count).astype(int)
-        falling = (t // step_size % 2).astype(float)
-        height = jnp.abs(falling - (t % step_size).astype(float) / step_size)
-        return jnp.asarray(base * (1 - height) + peak * height)
+        falling = (t // steps % 2).astype(float)
+        height = jnp.abs(falling - (t % steps).astype(float) / steps)
+        return jnp.asarray(init_value * (1 - height) + peak_value * height)
 
     return schedule
-
-
-def _check_steps(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f'{name} must be an integer >= 1, got {value!r}')
-    if int(value) < 1:
-        raise ValueError(f'{name} must be an integer >= 1, got {value!r}')

@@ -17,7 +17,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import REGISTRY
 
-from diffgrad_optax import diffgrad, scale_by_diffgrad
+from diffgrad_optax import diffgrad, quantize_state, scale_by_diffgrad
 
 COLLECTIVES = 'all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter'
 SHAPES = {'kernel': (16, 48), 'bias': (24,)}
@@ -170,9 +170,39 @@ def is_restored(state, path):
     return follows(back, mesh) and difference(back, state) == 0
 
 
+def blocks_on_two_devices(axis_type):
+    """What is said where a device holds 96 numbers and a block 128, and of 32."""
+    mesh = jax.make_mesh((8,), ('x',), axis_types=(axis_type,))
+    sharding = NamedSharding(mesh, P(None, 'x'))
+    params = {'kernel': jax.device_put(np.ones((8, 768), np.float32), sharding)}
+    wide, narrow = (quantize_state(diffgrad(0.1), block_size=n) for n in (128, 32))
+    refusals = []
+    with jax.set_mesh(mesh):
+        for init in (wide.init, jax.jit(wide.init)):
+            try:
+                init(params)
+                refusals.append(None)
+            except ValueError as error:
+                refusals.append(str(error))
+        state = jax.jit(narrow.init)(params)
+        update = jax.jit(narrow.update, donate_argnums=1)
+        compiled = update.lower(params, state, params).compile().as_text()
+        _, state = update(params, state, params)
+    mine = [leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state)]
+    return {
+        'eager': refusals[0],
+        'jitted': refusals[1],
+        'collectives': re.findall(COLLECTIVES, compiled),
+        'bytes on a device': sum(mine),
+    }
+
+
 def main(directory):
     """Prints what was found, by transformation and kind of axes."""
-    found = {}
+    found = {
+        f'blocks, {axis_type.name}': blocks_on_two_devices(axis_type)
+        for axis_type in (AxisType.Auto, AxisType.Explicit)
+    }
     for name, optimizer in transformations():
         for axis_type in (AxisType.Auto, AxisType.Explicit):
             facts = on_mesh(optimizer, axis_type, f'{directory}/{name}')

@@ -124,8 +124,10 @@ def decoupled_decay(directions, param, learning_rates, weight_decay):
     return updates
 
 
-def radam(grads, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, threshold=5.0):
-    """RAdam's updates before the learning rate."""
+def radam(
+    grads, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, threshold=5.0, nesterov=False
+):
+    """RAdam's updates before the learning rate; `nesterov` as in `adam`."""
     updates = []
     m = np.zeros(grads[0].shape)
     v = np.zeros(grads[0].shape)
@@ -137,6 +139,10 @@ def radam(grads, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, threshold=5.0):
             m[i] = b1 * m[i] + (1.0 - b1) * grad[i]
             v[i] = b2 * v[i] + (1.0 - b2) * grad[i] ** 2
             m_hat = m[i] / (1.0 - b1**t)
+            if nesterov:
+                m_hat = b1 * m[i] / (1.0 - b1 ** (t + 1)) + (1.0 - b1) * grad[i] / (
+                    1.0 - b1**t
+                )
             if ρ >= threshold:
                 numerator = (ρ - 4.0) * (ρ - 2.0) * ρ_inf
                 r = (numerator / ((ρ_inf - 4.0) * (ρ_inf - 2.0) * ρ)) ** 0.5

@@ -134,10 +134,10 @@ def test_every_argument_that_is_a_number_is_tried():
 
 
 @pytest.mark.parametrize('maker, name', NUMBERS)
-def test_schedule_is_refused_for_anything_but_the_learning_rate(maker, name):
+def test_schedule_is_refused_for_anything_but_learning_rate_and_decay(maker, name):
     schedule = optax.constant_schedule(0.5)
-    if name == 'learning_rate':
-        make_with(maker, learning_rate=schedule)
+    if name in ('learning_rate', 'weight_decay'):
+        make_with(maker, **{name: schedule})
         return
     with pytest.raises(TypeError) as refusal:
         make_with(maker, **{name: schedule})
@@ -217,12 +217,14 @@ def wrapped(*, learning_rate=0.1, prev_grad_dtype=None):
     return with_friction(optax.sgd(learning_rate), prev_grad_dtype=prev_grad_dtype)
 
 
-STORES = [
-    pytest.param(maker, name, id=f'{maker.__name__}-{name}')
-    for name in ('mu_dtype', 'prev_grad_dtype')
-    for maker in (*MAKERS, wrapped)
-    if takes(maker, name)
-]
+def stores(*names):
+    """Every optimizer with each of the storage dtypes `names` that it takes."""
+    return [
+        pytest.param(maker, name, id=f'{maker.__name__}-{name}')
+        for name in names
+        for maker in (*MAKERS, wrapped)
+        if takes(maker, name)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +234,8 @@ STORES = [
         ('int32', 'int32'),
         (np.dtype('uint16'), 'uint16'),
         (bool, 'bool'),
+        ('float4_e2m1fn', 'float4_e2m1fn'),  # fewer than 8 bits
+        ('float8_e8m0fnu', 'float8_e8m0fnu'),  # neither zero nor sign
         (int, 'int'),
         ('nonsense', "'nonsense'"),
         (7, '7'),
@@ -241,7 +245,9 @@ STORES = [
     ],
     ids=lambda value: repr(value) if isinstance(value, str) else None,
 )
-@pytest.mark.parametrize('maker, name', STORES)
+@pytest.mark.parametrize(
+    'maker, name', stores('mu_dtype', 'nu_dtype', 'prev_grad_dtype')
+)
 def test_storage_that_is_no_floating_dtype_is_refused(maker, name, value, shown):
     with pytest.raises(TypeError) as refusal:
         make_with(maker, **{name: value})
@@ -271,7 +277,7 @@ COMPLEX = {'real': np.ones(2), 'rotation': [np.ones(2, 'complex64')]}
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
-@pytest.mark.parametrize('maker, name', STORES)
+@pytest.mark.parametrize('maker, name', stores('mu_dtype', 'prev_grad_dtype'))
 def test_complex_parameter_is_refused_where_it_could_not_be_kept(maker, name, dtype):
     optimizer = make_with(maker, **{name: dtype})
     with pytest.raises(TypeError) as refusal:
@@ -282,7 +288,7 @@ def test_complex_parameter_is_refused_where_it_could_not_be_kept(maker, name, dt
 
 
 @pytest.mark.parametrize(
-    'make', [diffgrad, adadiff, mars, lambda rate: scale_by_gains()]
+    'make', [diffgrad, diffrgrad, adadiff, mars, swats, lambda rate: scale_by_gains()]
 )
 def test_parameter_without_a_gradient_is_refused(make):
     params = {'w': jnp.ones(2), 'steps': [jnp.arange(2, dtype='int32')]}

@@ -17,10 +17,13 @@ from registry import REGISTRY
 
 import diffgrad_optax
 from diffgrad_optax import (
+    adadiff,
     correct_by_difference,
     diffgrad,
+    diffgradw,
     friction_coefficients,
     gradient_dropout,
+    mars,
     scale_by_adadiff,
     scale_by_gains,
     with_friction,
@@ -236,6 +239,22 @@ def test_every_number_is_an_injected_hyperparameter(entry):
     injected = optax.inject_hyperparams(entry.make)(**entry.kwargs)
     # float64 parameters, because hyperparameters get the parameters' dtype.
     assert injected.init(normal(0, 'float64')).hyperparams == numbers_of(entry)
+
+
+@pytest.mark.parametrize('make', [diffgradw, adadiff, mars])
+def test_a_schedule_for_the_decay_is_a_number_in_each_of_its_steps(make):
+    params = {'w': jnp.linspace(1.0, 2.0, 6).reshape(2, 3)}
+    decays = jnp.array([0.5, 0.0, 0.25])
+    scheduled = make(0.1, weight_decay=lambda count: decays[count])
+    plain = make(0.1, weight_decay=0.0)
+    state, plain_state = scheduled.init(params), plain.init(params)
+    for decay in decays:
+        updates, state = jax.jit(scheduled.update)(params, state, params)
+        undecayed, plain_state = plain.update(params, plain_state, params)
+        expected = jax.tree.map(
+            lambda u, p, λ=decay: u - 0.1 * λ * p, undecayed, params
+        )
+        chex.assert_trees_all_close(updates, expected, rtol=1e-12)
 
 
 def test_float32_hyperparameters_serve_bfloat16_parameters(entry):
@@ -597,7 +616,7 @@ def test_friction_coefficients_read_the_state_of_an_nnx_optimizer(view):
     first = gradient(model)
     optimizer.update(model, first)
     second = gradient(model)
-    coefficients = friction_coefficients(view(second), view(optimizer.opt_state))
+    coefficients = friction_coefficients(view(second), view(optimizer.opt_state), 'dfc')
     expected = jax.tree.map(lambda g, q: 1 / (1 + jnp.exp(-abs(g - q))), second, first)
     assert jax.tree.structure(coefficients) == jax.tree.structure(view(second))
     assert_close(coefficients, view(expected))

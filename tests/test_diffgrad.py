@@ -280,7 +280,9 @@ def test_a_callable_friction_computes_in_float32_whatever_the_storage():
     state = diffgrad(0.1).init(params)
     coefficients = friction_coefficients(grads, state, plain)
     assert coefficients.dtype == jnp.float32
-    chex.assert_trees_all_equal(coefficients, friction_coefficients(grads, state))
+    chex.assert_trees_all_equal(
+        coefficients, friction_coefficients(grads, state, 'dfc')
+    )
     assert (coefficients > 0.5).all()
 
 

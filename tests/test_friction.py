@@ -596,5 +596,5 @@ def test_gradients_may_be_numpy_arrays_of_more_bits_than_jax_keeps(float32):
     state = optimizer.init(params)
     updates, state = optimizer.update(params, state, params)
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {np.dtype('float32')}
-    ξs = friction_coefficients(params, state)
+    ξs = friction_coefficients(params, state, 'dfc')
     assert {leaf.dtype for leaf in jax.tree.leaves(ξs)} == {np.dtype('float32')}

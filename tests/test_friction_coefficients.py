@@ -136,7 +136,7 @@ def test_part_of_a_partition_without_friction_is_a_masked_node():
         {'body': diffgrad(0.1), 'head': optax.adam(0.1)},
         {'body': 'body', 'head': 'head'},
     )
-    ξs = friction_coefficients(gradients()[0], optimizer.init(PARAMS))
+    ξs = friction_coefficients(gradients()[0], optimizer.init(PARAMS), 'dfc')
     assert ξs['head'] == optax.MaskedNode()
     chex.assert_trees_all_equal_shapes_and_dtypes(ξs['body'], PARAMS['body'])
 
@@ -150,7 +150,7 @@ def test_coefficient_behind_multi_steps_is_that_of_the_mean_gradient():
     for pair in (grads[:2], grads[2:]):
         mean = jax.tree.map(lambda g, h: (g + h) / 2.0, *pair)
         for step_grads in pair:
-            ξs = friction_coefficients(mean, state)
+            ξs = friction_coefficients(mean, state, 'dfc')
             updates, state = update(step_grads, state, PARAMS)
             free_updates, free_state = free_update(step_grads, free_state, PARAMS)
         # MultiSteps adds the gradients up in float32, which is where 1e-6 is from.
@@ -165,9 +165,9 @@ def test_skipped_step_leaves_the_coefficient_as_it_was():
     good, after = gradients()[:2]
     bad = jax.tree.map(lambda g: g * jnp.nan, good)
     _, state = optimizer.update(good, optimizer.init(PARAMS), PARAMS)
-    before = friction_coefficients(after, state)
+    before = friction_coefficients(after, state, 'dfc')
     _, state = optimizer.update(bad, state, PARAMS)
-    chex.assert_trees_all_equal(friction_coefficients(after, state), before)
+    chex.assert_trees_all_equal(friction_coefficients(after, state, 'dfc'), before)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_skipped_step_leaves_the_coefficient_as_it_was():
 def test_repeated_gradient_has_the_coefficient_one_half(make):
     optimizer, grads = make(), gradients()[0]
     state = optimizer.init(PARAMS)
-    first = friction_coefficients(grads, state)
+    first = friction_coefficients(grads, state, 'dfc')
     chex.assert_trees_all_close(
         first,
         jax.tree.map(lambda g: 1.0 / (1.0 + np.exp(-np.abs(g))), grads),
@@ -191,7 +191,7 @@ def test_repeated_gradient_has_the_coefficient_one_half(make):
     )
     _, state = optimizer.update(grads, state, PARAMS)
     chex.assert_trees_all_equal(
-        friction_coefficients(grads, state),
+        friction_coefficients(grads, state, 'dfc'),
         jax.tree.map(lambda p: jnp.full_like(p, 0.5), PARAMS),
     )
 
@@ -200,8 +200,8 @@ def test_coefficients_are_the_same_under_jit():
     optimizer, (first, second, *_) = diffgrad(0.1), gradients()
     _, state = optimizer.update(first, optimizer.init(PARAMS))
     chex.assert_trees_all_close(
-        jax.jit(friction_coefficients)(second, state),
-        friction_coefficients(second, state),
+        jax.jit(friction_coefficients, static_argnums=2)(second, state, 'dfc'),
+        friction_coefficients(second, state, 'dfc'),
         rtol=1e-14,
     )
 
@@ -210,7 +210,7 @@ def test_looking_at_the_coefficients_changes_no_state():
     optimizer, (first, second, *_) = diffgrad(0.1), gradients()
     _, state = optimizer.update(first, optimizer.init(PARAMS))
     copy = jax.tree.map(jnp.copy, state)
-    friction_coefficients(second, state)
+    friction_coefficients(second, state, 'dfc')
     chex.assert_trees_all_equal(state, copy)
 
 
@@ -218,7 +218,7 @@ def test_looking_at_the_coefficients_changes_no_state():
 def test_coefficients_of_16_bit_gradients_are_float32(dtype):
     params = jnp.zeros(2, dtype)
     grads = jnp.full(2, 5e-4, dtype)
-    ξs = friction_coefficients(grads, diffgrad(0.1).init(params))
+    ξs = friction_coefficients(grads, diffgrad(0.1).init(params), 'dfc')
     assert ξs.dtype == jnp.float32
     assert np.all(ξs > 0.5)
 
@@ -242,15 +242,15 @@ def test_two_frictions_on_one_parameter_are_refused(nest):
     optimizer = with_friction(nest(with_friction(optax.sgd(0.1))))
     state = optimizer.init(PARAMS)
     with pytest.raises(ValueError, match=r"two frictions for \['body'\]\['b'\]"):
-        friction_coefficients(gradients()[0], state)
+        friction_coefficients(gradients()[0], state, 'dfc')
     # The part of the state that belongs to one is as good as any state.
-    friction_coefficients(gradients()[0], state.inner_state)
+    friction_coefficients(gradients()[0], state.inner_state, 'dfc')
 
 
 def test_two_frictions_in_a_row_are_refused():
     optimizer = optax.chain(diffgrad(0.1), with_friction(optax.identity()))
     with pytest.raises(ValueError, match='two frictions'):
-        friction_coefficients(gradients()[0], optimizer.init(PARAMS))
+        friction_coefficients(gradients()[0], optimizer.init(PARAMS), 'dfc')
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_two_frictions_in_a_row_are_refused():
 )
 def test_state_without_friction_is_refused(state):
     with pytest.raises(ValueError, match=r'no FrictionState.*diffgrad'):
-        friction_coefficients(gradients()[0], state)
+        friction_coefficients(gradients()[0], state, 'dfc')
 
 
 @pytest.mark.parametrize('shape', [(3,), (1,), (2, 2)])
@@ -268,7 +268,7 @@ def test_gradient_of_another_shape_than_its_state_is_refused(shape):
     state = diffgrad(0.1).init(PARAMS)
     grads = {**PARAMS, 'head': jnp.ones(shape)}
     with pytest.raises(ValueError, match='head'):
-        friction_coefficients(grads, state)
+        friction_coefficients(grads, state, 'dfc')
 
 
 def test_unknown_and_uncallable_frictions_are_refused():

@@ -116,9 +116,9 @@ def test_bias_corrections_end_at_one(decay, dtype):
     ('schedule', 'expected'),
     [
         (schedules.inverse_decay(1.0, 1e-3), 1e3 / LAST),
-        (schedules.halving(1.0, every=1), 0.0),
-        (schedules.halving(1.0, every=LAST), 0.5),
-        (schedules.triangular(0.0, 1.0, step_size=LAST), 1.0),
+        (schedules.halving(1.0, transition_steps=1), 0.0),
+        (schedules.halving(1.0, transition_steps=LAST), 0.5),
+        (schedules.triangular(0.0, 1.0, transition_steps=LAST), 1.0),
     ],
 )
 def test_schedules_go_on_to_the_last_step(schedule, expected):

@@ -482,7 +482,7 @@ def test_friction_coefficients_are_read_through_the_codes():
     stored = decoded(state)[0].prev_grad
     np.testing.assert_allclose(stored, first, atol=np.abs(first).max() / 64)
     expected = 1 / (1 + np.exp(-np.abs(np.float64(stored) - second)))
-    coefficients = friction_coefficients(second, optax.MaskedState(state))
+    coefficients = friction_coefficients(second, optax.MaskedState(state), 'dfc')
     np.testing.assert_allclose(coefficients, expected, rtol=1e-6)
 
 

@@ -31,13 +31,14 @@ def inverse_decay(t, init_value, decay_rate):
     return init_value / (1.0 + decay_rate * t)
 
 
-def halving(t, init_value, every):
-    return init_value * 0.5 ** (t // every)
+def halving(t, init_value, transition_steps):
+    return init_value * 0.5 ** (t // transition_steps)
 
 
-def triangular(t, base, peak, step_size):
-    t = t % (2 * step_size)
-    return base + (peak - base) * (1.0 - abs(t / step_size - 1.0))
+def triangular(t, init_value, peak_value, transition_steps):
+    t = t % (2 * transition_steps)
+    rise = 1.0 - abs(t / transition_steps - 1.0)
+    return init_value + (peak_value - init_value) * rise
 
 
 CASES = {
@@ -46,20 +47,41 @@ CASES = {
     'inverse_decay-none': (inverse_decay, {'init_value': 0.1, 'decay_rate': 0.0}),
     # Whose product with a count is no int32.
     'inverse_decay-integers': (inverse_decay, {'init_value': 2, 'decay_rate': 1000}),
-    'halving': (halving, {'init_value': 0.1, 'every': 10}),
-    'halving-always': (halving, {'init_value': 1.0, 'every': 1}),
-    'halving-integers': (halving, {'init_value': 2, 'every': 10}),
+    'halving': (halving, {'init_value': 0.1, 'transition_steps': 10}),
+    'halving-always': (halving, {'init_value': 1.0, 'transition_steps': 1}),
+    'halving-integers': (halving, {'init_value': 2, 'transition_steps': 10}),
     # 1/41 is rounded down, and 41 of them are less than one.
-    'halving-41': (halving, {'init_value': 0.1, 'every': 41}),
-    'halving-slow': (halving, {'init_value': 0.1, 'every': 2**24 + 1}),
-    'halving-hardly': (halving, {'init_value': 0.1, 'every': 2**30}),
-    'triangular': (triangular, {'base': 0.01, 'peak': 0.1, 'step_size': 10}),
-    'triangular-zero': (triangular, {'base': 0.0, 'peak': 0.3, 'step_size': 7}),
-    'triangular-integers': (triangular, {'base': 0, 'peak': 2, 'step_size': 10}),
-    'triangular-1': (triangular, {'base': 0.01, 'peak': 0.1, 'step_size': 1}),
-    'triangular-down': (triangular, {'base': 0.1, 'peak': 0.01, 'step_size': 3}),
-    'triangular-slow': (triangular, {'base': 0.1, 'peak': 0.5, 'step_size': 2**24 + 1}),
-    'triangular-hardly': (triangular, {'base': 0.1, 'peak': 0.5, 'step_size': 2**30}),
+    'halving-41': (halving, {'init_value': 0.1, 'transition_steps': 41}),
+    'halving-slow': (halving, {'init_value': 0.1, 'transition_steps': 2**24 + 1}),
+    'halving-hardly': (halving, {'init_value': 0.1, 'transition_steps': 2**30}),
+    'triangular': (
+        triangular,
+        {'init_value': 0.01, 'peak_value': 0.1, 'transition_steps': 10},
+    ),
+    'triangular-zero': (
+        triangular,
+        {'init_value': 0.0, 'peak_value': 0.3, 'transition_steps': 7},
+    ),
+    'triangular-integers': (
+        triangular,
+        {'init_value': 0, 'peak_value': 2, 'transition_steps': 10},
+    ),
+    'triangular-1': (
+        triangular,
+        {'init_value': 0.01, 'peak_value': 0.1, 'transition_steps': 1},
+    ),
+    'triangular-down': (
+        triangular,
+        {'init_value': 0.1, 'peak_value': 0.01, 'transition_steps': 3},
+    ),
+    'triangular-slow': (
+        triangular,
+        {'init_value': 0.1, 'peak_value': 0.5, 'transition_steps': 2**24 + 1},
+    ),
+    'triangular-hardly': (
+        triangular,
+        {'init_value': 0.1, 'peak_value': 0.5, 'transition_steps': 2**30},
+    ),
 }
 
 
@@ -69,7 +91,7 @@ def made(formula, arguments):
 
 def counts(arguments):
     """Small ones, those around every turn of the schedule, and the largest."""
-    period = arguments.get('every', arguments.get('step_size', 1))
+    period = arguments.get('transition_steps', 1)
     turns = [period * k + d for k in (1, 2, 3, 7, 8, 100) for d in (-1, 0, 1)]
     around = [2**k + d for k in (23, 24, 25, 30) for d in (-1, 0, 1)]
     candidates = {*range(60), *turns, *around, LARGEST - 1, LARGEST}
@@ -85,7 +107,7 @@ def assert_equal_formula(actual, formula, arguments, ts, rtol=3e-7):
     expected = np.array([formula(t, **arguments) for t in ts])
     atol = 1e-38
     if formula is triangular:
-        atol = rtol * max(arguments['base'], arguments['peak'])
+        atol = rtol * max(arguments['init_value'], arguments['peak_value'])
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
@@ -235,7 +257,7 @@ def test_schedule_can_be_injected(name, float32):
 
 # Refusals.
 
-STEP_COUNTS = ('every', 'step_size')
+STEP_COUNTS = ('transition_steps',)
 ARGUMENTS = [
     pytest.param(formula, arguments, name, id=f'{formula.__name__}-{name}')
     for formula, arguments in (

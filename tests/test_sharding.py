@@ -59,11 +59,30 @@ def wrong(name, auto, explicit):
         yield 'another mesh does not get it back'
 
 
+def assert_blocks_stay_on_their_device(auto, explicit):
+    """Of 8 x 768 numbers a device holds 8 x 96, no multiple of a block of 128."""
+    for refusal in (auto['eager'], explicit['eager'], explicit['jitted']):
+        for part in (
+            'block_size=128 makes blocks of 128 numbers of',
+            "['kernel']",
+            'each device holds 96',
+            '[8, 768]',
+            'such as 32',
+        ):
+            assert part in refusal
+    assert auto['jitted'] is None  # the sharding is not known
+    for facts in (auto, explicit):
+        assert facts['collectives'] == []
+        # Three codes for each number, their scales, two counts.
+        assert facts['bytes on a device'] == 3 * 8 * (96 + 96 // 32 * 4) + 2 * 4
+
+
 # One test, because workers would each start the process.
 def test_state_follows_its_parameters_and_devices_exchange_only_what_is_summed(
     tmp_path,
 ):
     found = on_eight_devices(tmp_path)
+    assert_blocks_stay_on_their_device(*(found.pop(f'blocks, {axes}') for axes in AXES))
     assert not {
         name: complaints
         for name in NAMES

@@ -29,7 +29,7 @@ SIGNATURES = {
         {'prev_grad_dtype': None},
     ),
     package.friction_coefficients: (
-        {'grads': REQUIRED, 'opt_state': REQUIRED, 'friction': 'dfc'},
+        {'grads': REQUIRED, 'opt_state': REQUIRED, 'friction': REQUIRED},
         {},
     ),
     package.diffrgrad: (
@@ -41,7 +41,7 @@ SIGNATURES = {
             'eps_root': 0.0,
             'threshold': 5.0,
         },
-        {'friction': 'dfc', 'prev_grad_dtype': None},
+        {'nesterov': False, 'friction': 'dfc', 'mu_dtype': None, **STORAGE},
     ),
     package.scale_by_adadiff: (ADADIFF, {'amsgrad': False, **STORAGE}),
     package.adadiff: (
@@ -61,9 +61,8 @@ SIGNATURES = {
             'b1': 0.9,
             'b2': 0.999,
             'eps': 1e-9,
-            'switch_tolerance': 1e-9,
         },
-        {},
+        {'switch_tolerance': 1e-9},
     ),
     package.scale_by_gains: ({'beta': 0.05}, {'min_gain': 0.01, 'max_gain': 100.0}),
     package.correct_by_difference: (
@@ -74,6 +73,7 @@ SIGNATURES = {
         {'learning_rate': REQUIRED, 'b1': 0.95, 'b2': 0.99, 'eps': 1e-8},
         {
             'gamma': 0.025,
+            'max_norm': 1.0,
             'weight_decay': 0.0,
             'mask': None,
             'mu_dtype': None,
@@ -102,9 +102,13 @@ SIGNATURES = {
     },
     friction.relative_dfc: ({**ARRAYS, 'c': 1.0}, {}),
     schedules.inverse_decay: ({'init_value': REQUIRED, 'decay_rate': REQUIRED}, {}),
-    schedules.halving: ({'init_value': REQUIRED, 'every': REQUIRED}, {}),
+    schedules.halving: ({'init_value': REQUIRED, 'transition_steps': REQUIRED}, {}),
     schedules.triangular: (
-        {'base': REQUIRED, 'peak': REQUIRED, 'step_size': REQUIRED},
+        {
+            'init_value': REQUIRED,
+            'peak_value': REQUIRED,
+            'transition_steps': REQUIRED,
+        },
         {},
     ),
 }

@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import trees
-from diffgrad_optax import adadiff, diffgrad, diffgradw, mars, quantize_state
+from diffgrad_optax import (
+    adadiff,
+    diffgrad,
+    diffgradw,
+    diffrgrad,
+    mars,
+    quantize_state,
+)
 from diffgrad_optax.friction import dfc
 
 pytestmark = pytest.mark.usefixtures('float32')
@@ -28,6 +35,7 @@ OPTIMIZERS = {
     'diffgradw': diffgradw,
     'adadiff': adadiff,
     'adadiff, amsgrad': lambda rate, **kw: adadiff(rate, amsgrad=True, **kw),
+    'diffrgrad': diffrgrad,
     'mars': mars,
 }
 PARAMS = {
@@ -99,6 +107,34 @@ def test_all_of_the_state_in_8_bits_keeps_its_dtypes_in_a_scan(name):
     chex.assert_trees_all_equal_dtypes(updates, grads)
     sizes = {leaf.dtype.itemsize for leaf in jax.tree.leaves(final) if leaf.ndim}
     assert sizes == {1}
+
+
+@pytest.mark.parametrize('size', [1e-3, 300.0])
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('name', [*OPTIMIZERS, 'quantize_state'])
+def test_moments_in_float32_of_narrow_gradients_are_those_of_wide_ones(
+    name, dtype, size
+):
+    if name == 'quantize_state':
+        # Its state is float32 between reading and writing, whatever the gradients.
+        optimizer = quantize_state(diffgrad(1.0), min_size=0, block_size=4)
+    else:
+        optimizer = OPTIMIZERS[name](1.0, mu_dtype='float32', nu_dtype='float32')
+    params = {'w': PARAMS['w']}
+    narrow_params = jax.tree.map(lambda p: p.astype(dtype), params)
+    state, narrow_state = optimizer.init(params), optimizer.init(narrow_params)
+    for grads in gradients():
+        narrow = {'w': (size * grads['w']).astype(dtype)}
+        wide = {'w': narrow['w'].astype(jnp.float32)}
+        expected, state = optimizer.update(wide, state, params)
+        updates, narrow_state = optimizer.update(narrow, narrow_state, narrow_params)
+        assert updates['w'].dtype == dtype
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda u: u.astype(jnp.float32), updates),
+            expected,
+            rtol=4 * float(jnp.finfo(dtype).eps),
+            atol=4 * float(jnp.finfo(dtype).eps),  # Adam's whole step is 1
+        )
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
