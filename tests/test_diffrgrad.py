@@ -153,13 +153,13 @@ def test_long_averages_lose_nothing_in_float32(b2):
         np.testing.assert_allclose(update, reference, rtol=2e-4)
 
 
-@pytest.mark.parametrize('steps', [3, 8])
-def test_steps_have_a_derivative_before_and_after_the_first_rectified_one(steps):
-    grads, params = gradient_trajectory()[:steps], initial_params()
+def test_steps_have_a_derivative_before_and_after_the_first_rectified_one():
+    grads = [jnp.array([0.7, -0.3 * t]) for t in range(1, 9)]
 
+    @jax.jit
     def moved(b2):
-        updates = run(diffrgrad(0.1, b2=b2, eps_root=1e-6), grads, params)
-        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(list(updates)))
+        updates = run(diffrgrad(0.1, b2=b2, eps_root=1e-6), grads, jnp.zeros(2))
+        return sum(jnp.sum(t * update) for t, update in enumerate(updates, start=1))
 
     slope = jax.grad(moved)(0.99)
     h = 1e-6
