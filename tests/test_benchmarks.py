@@ -194,6 +194,15 @@ def test_the_published_table_of_compiled_updates_is_that_of_the_record():
             assert f'{name} | {kernels} | {moved} | {least} | {of_adam} |\n' in page
 
 
+def test_the_published_table_of_costs_is_that_of_the_record():
+    root = pathlib.Path(__file__).parents[1]
+    record = root / 'benchmarks/results/cpu/costs.json'
+    result = json.loads(record.read_text())
+    table = table_of(result)(result)
+    page = (root / 'docs/choosing.md').read_text()
+    assert table[table.index('| optimizer |') :] in page
+
+
 def test_without_a_compiler_for_gpus_it_says_what_is_missing(capsys, monkeypatch):
     def refuse():
         raise NotImplementedError
