@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from diffgrad_optax._checks import check_can_hold, check_inexact
+from diffgrad_optax._sharding import split
 
 
 def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
@@ -26,31 +27,54 @@ def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
     return jax.tree.map(lambda param: jnp.zeros_like(param, dtype=dtype), params)
 
 
-def next_previous(grads: Any, prev_grads: Any, results: Any) -> Any:
+def next_previous(grads: Any, prev_grads: Any, *results: Any) -> Any:
     """`grads` as the next step's previous gradient, in the dtypes of `prev_grads`.
 
     Args:
       grads: the gradients of this step.
       prev_grads: those of the step before.
-      results: what was computed from both, an array of the same shape per leaf.
+      *results: what the step computes before, each with an array or a list of them,
+        of the same shape, for each leaf.
     """
     return jax.tree.map(
-        lambda g, q, result: computed_after(result, g.astype(q.dtype)),
+        lambda g, q, *earlier: computed_after(
+            g.astype(q.dtype), *jax.tree.leaves(earlier)
+        ),
         grads,
         prev_grads,
-        results,
+        *results,
     )
 
 
-def computed_after(earlier: jax.Array, value: jax.Array) -> jax.Array:
+def computed_after(value: jax.Array, *earlier: jax.Array) -> jax.Array:
     """`value`, as an array of its own that no compiler makes before `earlier`."""
-    # The condition always holds, but XLA does not know it. A bare gradient would be
+    # The conditions always hold, but XLA does not know it. A bare gradient would be
     # copied into the donated buffer of the previous one, which XLA would first save,
     # since nothing says that it has been read by then: two copies by one thread on a
     # CPU, a kernel beside the update's on a GPU. Ordered like this the write is a
     # parallel loop on a CPU and part of the update's only kernel on a GPU. (XLA drops
     # optimization barriers before it assigns buffers.) Outside jit, the caller's
     # gradient would become the state, and be deleted when the state is donated.
-    real = jnp.real(earlier)
-    bits = lax.bitcast_convert_type(real, f'int{8 * real.dtype.itemsize}')
-    return lax.select((bits | 1) != 0, value, -value)
+    for array in earlier:
+        real = jnp.real(array)
+        bits = lax.bitcast_convert_type(real, f'int{8 * real.dtype.itemsize}')
+        value = lax.select((bits | 1) != 0, value, -value)
+    return value
+
+
+def arrays_beside(state: Any, params: Any) -> Any:
+    """A tree like `params` of lists: the arrays of `state` in the shape of each leaf.
+
+    Of floating or complex ones; counts and keys are none.
+    """
+    params_at = dict(jax.tree_util.tree_leaves_with_path(params))
+    beside: dict[Any, list[jax.Array]] = {path: [] for path in params_at}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        prefix, param = split(path, params_at)
+        if (
+            param is not None
+            and leaf.shape == param.shape
+            and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        ):
+            beside[path[len(prefix) :]].append(leaf)
+    return jax.tree.unflatten(jax.tree.structure(params), beside.values())

@@ -15,7 +15,7 @@ from diffgrad_optax._checks import (
     storage_dtype,
 )
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
-from diffgrad_optax._previous import computed_after, init_previous, next_previous
+from diffgrad_optax._previous import arrays_beside, init_previous, next_previous
 from diffgrad_optax._quantize import QuantizedState, decoded
 from diffgrad_optax._sharding import following_params
 from diffgrad_optax.friction import Friction, resolve
@@ -129,13 +129,14 @@ def with_friction(
         ξ = jax.tree.map(
             partial(_coefficient_array, coefficient), grads, state.prev_grad
         )
-        prev_grad = next_previous(grads, state.prev_grad, ξ)
-        # Where the gradient is made from the parameter itself, as by weight decay, it
-        # must be stored before the update replaces that parameter.
-        ξ = jax.tree.map(computed_after, prev_grad, ξ)
+        inner_state = keep_state_dtypes(inner_state, state.inner_state)
+        # The last of all writes: until then XLA:CPU keeps ξ in the buffer that it
+        # goes to, which saves an array.
+        prev_grad = next_previous(
+            grads, state.prev_grad, ξ, arrays_beside(inner_state, grads)
+        )
         return jax.tree.map(scaled, inner_updates, ξ, grads), FrictionState(
-            prev_grad=prev_grad,
-            inner_state=keep_state_dtypes(inner_state, state.inner_state),
+            prev_grad=prev_grad, inner_state=inner_state
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

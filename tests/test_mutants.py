@@ -130,11 +130,11 @@ def relative_to(size):
     )
 
 
-def previous_gradient_accumulates(grads, prev_grads, _):
+def previous_gradient_accumulates(grads, prev_grads, *_):
     return jax.tree.map(lambda g, q: 0.1 * g + 0.9 * q, grads, prev_grads)
 
 
-def in_bfloat16(grads, prev_grads, _):
+def in_bfloat16(grads, prev_grads, *_):
     return jax.tree.map(
         lambda g, q: g.astype(jnp.bfloat16).astype(q.dtype), grads, prev_grads
     )
@@ -175,12 +175,12 @@ MUTANTS = {
     'gradient_compared_with_itself': within_friction(
         '_difference', lambda grad, prev_grad: grad - grad
     ),
-    'previous_gradient_never_updated': wrapper('next_previous', lambda g, q, _: q),
+    'previous_gradient_never_updated': wrapper('next_previous', lambda g, q, *_: q),
     'previous_gradient_is_an_average': wrapper(
         'next_previous', previous_gradient_accumulates
     ),
     'previous_gradient_loses_its_sign': wrapper(
-        'next_previous', lambda g, q, _: jax.tree.map(jnp.abs, g)
+        'next_previous', lambda g, q, *_: jax.tree.map(jnp.abs, g)
     ),
     'previous_gradient_in_bfloat16': wrapper('next_previous', in_bfloat16),
     'first_gradient_is_its_own_predecessor': around(
