@@ -73,6 +73,7 @@ def arrays_beside(state: Any, params: Any) -> Any:
         prefix, param = split(path, params_at)
         if (
             param is not None
+            and isinstance(leaf, jax.Array)
             and leaf.shape == param.shape
             and jnp.issubdtype(leaf.dtype, jnp.inexact)
         ):
