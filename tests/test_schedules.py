@@ -41,47 +41,35 @@ def triangular(t, init_value, peak_value, transition_steps):
     return init_value + (peak_value - init_value) * rise
 
 
+def halved(value, steps):
+    return halving, {'init_value': value, 'transition_steps': steps}
+
+
+def triangle(low, high, steps):
+    arguments = {'init_value': low, 'peak_value': high, 'transition_steps': steps}
+    return triangular, arguments
+
+
 CASES = {
     'inverse_decay': (inverse_decay, {'init_value': 0.1, 'decay_rate': 0.37}),
     'inverse_decay-slow': (inverse_decay, {'init_value': 3.0, 'decay_rate': 1e-9}),
     'inverse_decay-none': (inverse_decay, {'init_value': 0.1, 'decay_rate': 0.0}),
     # Whose product with a count is no int32.
     'inverse_decay-integers': (inverse_decay, {'init_value': 2, 'decay_rate': 1000}),
-    'halving': (halving, {'init_value': 0.1, 'transition_steps': 10}),
-    'halving-always': (halving, {'init_value': 1.0, 'transition_steps': 1}),
-    'halving-integers': (halving, {'init_value': 2, 'transition_steps': 10}),
+    'halving': halved(0.1, 10),
+    'halving-always': halved(1.0, 1),
+    'halving-integers': halved(2, 10),
     # 1/41 is rounded down, and 41 of them are less than one.
-    'halving-41': (halving, {'init_value': 0.1, 'transition_steps': 41}),
-    'halving-slow': (halving, {'init_value': 0.1, 'transition_steps': 2**24 + 1}),
-    'halving-hardly': (halving, {'init_value': 0.1, 'transition_steps': 2**30}),
-    'triangular': (
-        triangular,
-        {'init_value': 0.01, 'peak_value': 0.1, 'transition_steps': 10},
-    ),
-    'triangular-zero': (
-        triangular,
-        {'init_value': 0.0, 'peak_value': 0.3, 'transition_steps': 7},
-    ),
-    'triangular-integers': (
-        triangular,
-        {'init_value': 0, 'peak_value': 2, 'transition_steps': 10},
-    ),
-    'triangular-1': (
-        triangular,
-        {'init_value': 0.01, 'peak_value': 0.1, 'transition_steps': 1},
-    ),
-    'triangular-down': (
-        triangular,
-        {'init_value': 0.1, 'peak_value': 0.01, 'transition_steps': 3},
-    ),
-    'triangular-slow': (
-        triangular,
-        {'init_value': 0.1, 'peak_value': 0.5, 'transition_steps': 2**24 + 1},
-    ),
-    'triangular-hardly': (
-        triangular,
-        {'init_value': 0.1, 'peak_value': 0.5, 'transition_steps': 2**30},
-    ),
+    'halving-41': halved(0.1, 41),
+    'halving-slow': halved(0.1, 2**24 + 1),
+    'halving-hardly': halved(0.1, 2**30),
+    'triangular': triangle(0.01, 0.1, 10),
+    'triangular-zero': triangle(0.0, 0.3, 7),
+    'triangular-integers': triangle(0, 2, 10),
+    'triangular-1': triangle(0.01, 0.1, 1),
+    'triangular-down': triangle(0.1, 0.01, 3),
+    'triangular-slow': triangle(0.1, 0.5, 2**24 + 1),
+    'triangular-hardly': triangle(0.1, 0.5, 2**30),
 }
 
 
