@@ -33,33 +33,42 @@ def next_previous(grads: Any, prev_grads: Any, *results: Any) -> Any:
     Args:
       grads: the gradients of this step.
       prev_grads: those of the step before.
-      *results: what the step computes before, each with an array or a list of them,
+      *results: what the step computes as well, each with an array or a list of them,
         of the same shape, for each leaf.
     """
-    return jax.tree.map(
-        lambda g, q, *earlier: computed_after(
-            g.astype(q.dtype), *jax.tree.leaves(earlier)
-        ),
-        grads,
+    stored = jax.tree.map(lambda g, q: g.astype(q.dtype), grads, prev_grads)
+    # A bare gradient would be copied into the donated buffer of the previous one,
+    # which XLA would first save, since nothing says that it has been read by then:
+    # two copies by one thread on a CPU, a kernel beside the update's on a GPU. Outside
+    # jit, the caller's gradient would become the state, and be deleted when the state
+    # is donated.
+    #
+    # So the write is made to wait. XLA:GPU writes several arrays in one kernel, and
+    # this write joins the update's if it reads the array that it replaces. XLA:CPU
+    # writes one array in each loop, and shall write this one last of all: until then
+    # friction lies in its buffer and needs no array of its own.
+    return lax.platform_dependent(
+        stored,
         prev_grads,
-        *results,
+        results,
+        cpu=lambda stored, _, results: _computed_after(stored, *results),
+        default=lambda stored, prev_grads, _: _computed_after(stored, prev_grads),
     )
 
 
-def computed_after(value: jax.Array, *earlier: jax.Array) -> jax.Array:
-    """`value`, as an array of its own that no compiler makes before `earlier`."""
-    # The conditions always hold, but XLA does not know it. A bare gradient would be
-    # copied into the donated buffer of the previous one, which XLA would first save,
-    # since nothing says that it has been read by then: two copies by one thread on a
-    # CPU, a kernel beside the update's on a GPU. Ordered like this the write is a
-    # parallel loop on a CPU and part of the update's only kernel on a GPU. (XLA drops
-    # optimization barriers before it assigns buffers.) Outside jit, the caller's
-    # gradient would become the state, and be deleted when the state is donated.
-    for array in earlier:
-        real = jnp.real(array)
-        bits = lax.bitcast_convert_type(real, f'int{8 * real.dtype.itemsize}')
-        value = lax.select((bits | 1) != 0, value, -value)
-    return value
+def _computed_after(values: Any, *earlier: Any) -> Any:
+    """`values`, as arrays of their own that no compiler makes before `earlier`."""
+
+    # The conditions always hold, but XLA does not know it. (It drops optimization
+    # barriers before it assigns buffers.)
+    def computed_after(value: jax.Array, *earlier: Any) -> jax.Array:
+        for array in jax.tree.leaves(earlier):
+            real = jnp.real(array)
+            bits = lax.bitcast_convert_type(real, f'int{8 * real.dtype.itemsize}')
+            value = lax.select((bits | 1) != 0, value, -value)
+        return value
+
+    return jax.tree.map(computed_after, values, *earlier)
 
 
 def arrays_beside(state: Any, params: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from diffgrad_optax import _codes
 from diffgrad_optax._checks import check_inner, check_integer
@@ -34,17 +35,17 @@ def quantize_state(
     ),
     exact: Sequence[str] = (
         *('z', 'x0', 'params0', 'init_params', 'init_particles'),
-        *('params', 'updates', 'cache'),
+        *('params', 'updates', 'grad', 'cache'),
     ),
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps the state of `inner` in 8 bits, one scale for each block of numbers.
 
     .. math::
 
-        s = x / a \;\text{or}\; \sqrt{x / a}, \qquad
-        c = \left\lfloor C\, \frac{2 s}{1 + |s|} + r \right\rfloor, \qquad
-        \hat s = \frac{c}{2 C - |c|}, \qquad
-        \hat x = a \hat s \;\text{or}\; a \hat s^2
+        y = C \sqrt{|x| / a} \;\text{or}\; C \sqrt[4]{x / a}, \qquad
+        c = \operatorname{sign}(x) \left( \lfloor y \rfloor
+            + \lfloor f(y) + r \rfloor \right), \qquad
+        \hat x = a\, \frac{c\,|c|}{C^2} \;\text{or}\; a\, \frac{c^4}{C^4}
 
     where :math:`a` is the largest :math:`|x|` of the block, and the first form is
     that of signed numbers (momentum, previous gradients), with codes :math:`c` of
@@ -55,22 +56,32 @@ def quantize_state(
     float32 before each step of `inner`, gradients are widened to it, and the new
     state is encoded.
 
-    :math:`r` in (0, 1) turns from step to step by the golden ratio, from a start of
-    each element's own: on average nothing is lost, and what is a code already stays
-    one. Rounding to the nearest code instead would never let a second moment
-    shrink, which loses 1/1000 a step where codes are 1/128 apart.
+    Rounding goes up by :math:`f(y)`, the part of the way to the next code: in
+    :math:`x` for signed numbers, :math:`(y^2 - \lfloor y \rfloor^2) / (2 \lfloor y
+    \rfloor + 1)`, in :math:`y` for the others. :math:`r` in (0, 1) turns from step to
+    step by the golden ratio, from a start of each place's own: on average :math:`\hat
+    x` is :math:`x`, or :math:`c` is :math:`y`, and what is a code already stays one.
+    Rounding to the nearest code instead would never let a second moment shrink, which
+    loses 1/1000 a step where codes are at least 1/64 apart.
 
     Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
-    instead of 12, Adam's 2.1 instead of 8. Rounding is noise, and costs time: the
-    largest number of a block has to be known before the first of its codes.
+    instead of 12, Adam's 2.1 instead of 8. Rounding is noise, by which a step of
+    diffGrad is off by some 8% of its length where gradients of a block differ by a few
+    factors of ten. Time: on a GPU XLA makes two kernels of each array, one for its
+    scales and one for the rest, if `inner` works element by element; on a CPU it is
+    several times slower than float32.
 
-    Worst error: 1/64 of the block's largest :math:`|x|` for signed numbers, and
-    1/128 of its largest :math:`\sqrt x` for non-negative ones, which is a whole code
-    where codes are widest apart; near zero it is a quarter of that. A positive
-    number of the non-negative kind is never stored as 0: steps that are divided by
-    it become shorter, not infinite. A block with a number that is NaN, infinite, or
-    negative under one of the names in `nonnegative`, is not finite when it is read,
-    as a whole.
+    The step of `inner` is written twice, for the scales and for the codes. Under
+    :func:`jax.jit` XLA drops from the first what no stored number depends on; prints
+    and callbacks happen twice.
+
+    Worst error: 1/63 of the block's largest :math:`|x|` for signed numbers, and
+    1/127 of its largest :math:`\sqrt x` for non-negative ones, which is a whole code
+    where codes are widest apart; it shrinks with :math:`y`, to 1/16129 and 1/65025. A
+    positive number of the non-negative kind is never stored as 0 (and is read as 0
+    only where :math:`a` is below 5e-29): a step that is divided by it may be wrong, but
+    is not infinite. A block with a number that is NaN, infinite, or negative under one
+    of the names in `nonnegative`, is not finite when it is read, as a whole.
 
     Sharding: where the last axis is split over devices, `block_size` must divide
     each device's part of it. 768 numbers on 8 devices are 96 on each, so that blocks
@@ -96,8 +107,8 @@ def quantize_state(
     all of it: block size and names are static.
 
     Deviations. Dettmers et al. have blocks of 2048, a table of codes and the
-    nearest code. Signed numbers are companded as in FlashOptim; here the square
-    roots are companded as well, because small ones matter as divisors.
+    nearest code. FlashOptim compands signed numbers by :math:`2s / (1 + |s|)`, and
+    square roots not at all; roots keep small numbers better.
 
     Args:
       inner: any optax transformation.
@@ -135,7 +146,7 @@ def quantize_state(
     ...     nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     ...     print(updates[0, 0], updates[0, 64:].mean(), f'{nbytes / 64 / 128:.2f}')
     -0.05 -0.05 12.00
-    -0.05 -0.053 3.09
+    -0.05 -0.051 3.09
 
     References:
       Dettmers et al., `8-bit Optimizers via Block-wise Quantization
@@ -161,7 +172,8 @@ def quantize_state(
                 return leaf, None
             _check_devices(path, param, block, block_size)
             dtype = jnp.int8 if fields.isdisjoint(nonnegative) else jnp.uint8
-            return _codes.encode(leaf, block, dtype, 0, 0)
+            scale = _codes.largest(leaf, block, dtype)
+            return _codes.encode(leaf, scale, dtype, 0, 0), scale
 
         leaves, treedef = jax.tree_util.tree_flatten_with_path(inner_init(params))
         pairs = [encoded(path, leaf) for path, leaf in leaves]
@@ -173,25 +185,43 @@ def quantize_state(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, QuantizedState]:
-        new_updates, inner_state = inner.update(
-            widened(updates), decoded(state), params, **extra_args
-        )
-        updates = optax.tree.cast_like(new_updates, updates)
+        pairs, treedef = _pairs(state)
         count = optax.safe_increment(state.count)
 
-        def encoded(index: int, leaf: Any, codes: Any, scale: Any) -> tuple[Any, Any]:
-            if scale is None:
-                return leaf, scale
-            block = codes.shape[-1] // scale.shape[-1]
-            return _codes.encode(leaf, block, codes.dtype, index, count)
+        def step(state: QuantizedState) -> tuple[optax.Updates, list[Any]]:
+            new_updates, inner_state = inner.update(
+                widened(updates), decoded(state), params, **extra_args
+            )
+            return new_updates, treedef.flatten_up_to(inner_state)
 
-        pairs, treedef = _pairs(state)
-        leaves = treedef.flatten_up_to(inner_state)
-        pairs = [
-            encoded(index, leaf, *pair)
-            for index, (leaf, pair) in enumerate(zip(leaves, pairs, strict=True))
+        # A block's largest number has to be known before the first of its codes. Until
+        # then XLA would keep the new state in float32, which moves more memory than it
+        # does without codes. So the step is written twice: for the scales, which drops
+        # what they do not need, and for all the rest, which reads the old codes again.
+        # The barrier hides that both come to the same from XLA:GPU (and from XLA:CPU
+        # since jax 0.12).
+        _, leaves = step(state)
+        scales = [
+            None
+            if scale is None
+            else _codes.largest(leaf, codes.shape[-1] // scale.shape[-1], codes.dtype)
+            for leaf, (codes, scale) in zip(leaves, pairs, strict=True)
         ]
-        return updates, QuantizedState(count, *_unzip(treedef, pairs))
+        again, scales = lax.optimization_barrier(  # type: ignore[no-untyped-call]
+            (state.inner_state, scales)
+        )
+        new_updates, leaves = step(state._replace(inner_state=again))
+        leaves = [
+            leaf
+            if scale is None
+            else _codes.encode(leaf, scale, codes.dtype, index, count)
+            for index, (leaf, scale, (codes, _)) in enumerate(
+                zip(leaves, scales, pairs, strict=True)
+            )
+        ]
+        return optax.tree.cast_like(new_updates, updates), QuantizedState(
+            count, treedef.unflatten(leaves), treedef.unflatten(scales)
+        )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -255,11 +255,10 @@ def mars(grads, gamma=0.025, b1=0.95, b2=0.99, eps=1e-8):
 
 def companded(s, top):
     """Where a number s in [-1, 1] lies among the codes -top ... top."""
-    return top * 2.0 * s / (1.0 + abs(s))
+    return top * np.sign(s) * abs(s) ** 0.5
 
 
 def level(code, largest, top):
     """The number that a code stands for: signed if `top` is 127, a square if 255."""
-    c = code / top
-    s = c / (2.0 - abs(c))
+    s = code * abs(code) / top**2
     return largest * s if top == 127 else largest * s**2

@@ -15,6 +15,7 @@ from diffgrad_optax import (
     diffgradw,
     diffrgrad,
     mars,
+    quantize_state,
     scale_by_gains,
     with_friction,
 )
@@ -115,3 +116,31 @@ def test_friction_takes_no_memory_of_its_own(name):
 @pytest.mark.parametrize('gradient', [outer_product, square])
 def test_the_bare_gradient_as_state_would_be_copied(gradient):
     assert whole_copies(bare(), gradient)
+
+
+def lowered_for_a_gpu(optimizer):
+    """The operations of an update, before XLA for a GPU sees them."""
+    params = jnp.ones((32, 128))
+    state = optimizer.init(params)
+    traced = jax.jit(optimizer.update).trace(params, state, params)
+    return traced.lower(lowering_platforms=('cuda',)).as_text()
+
+
+def test_on_a_gpu_the_previous_gradient_waits_for_the_one_that_it_replaces():
+    def conditions(optimizer):
+        text = lowered_for_a_gpu(optimizer)
+        return re.findall(r'stablehlo.bitcast_convert (%\S+) ', text)
+
+    # An argument of the update, and nothing that the update computes.
+    (waited_for,) = conditions(diffgrad(1e-3))
+    assert waited_for.startswith('%arg')
+    assert len(conditions(adadiff(1e-3))) == 1
+
+
+def test_8_bit_steps_are_written_twice_with_a_barrier_between():
+    text = lowered_for_a_gpu(quantize_state(optax.sgd(1e-3, 0.9)))
+    (barrier,) = re.findall(r'= stablehlo.optimization_barrier .*', text)
+    # The codes of the momentum and its scale.
+    assert barrier.endswith(': tensor<32x128xi8>, tensor<32x1xf32>')
+    for half in text.split('optimization_barrier'):
+        assert half.count('tensor<32x128xi8>) -> tensor<32x128xf32>') == 1

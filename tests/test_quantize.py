@@ -1,6 +1,5 @@
 """State in 8 bits: the code against its equations, and optimizers on top of it."""
 
-import functools
 from pathlib import Path
 
 import chex
@@ -36,18 +35,22 @@ rows = st.lists(numbers, min_size=3 * BLOCK, max_size=3 * BLOCK)
 steps = st.integers(0, 2**31 - 1)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _compiled_encode(x, kind, count):
-    return ENCODE(x, BLOCK, DTYPES[kind], 2, count)
+def codes_and_scale(x, kind, count):
+    scale = module.largest(x, BLOCK, DTYPES[kind])
+    return module.encode(x, scale, DTYPES[kind], 2, count), scale
 
 
-ENCODE = module.encode
+compiled_codes_and_scale = jax.jit(codes_and_scale, static_argnums=1)
 
 
 def encode(x, kind, count=0):
-    if module.encode is ENCODE:
-        return _compiled_encode(jnp.asarray(x, jnp.float32), kind, jnp.int32(count))
-    return module.encode(jnp.asarray(x, jnp.float32), BLOCK, DTYPES[kind], 2, count)
+    """Codes and scale; a mutant's are not compiled, or JAX would keep another's."""
+    real = (module.encode, module._thresholds) == (ENCODE, THRESHOLDS)
+    make = compiled_codes_and_scale if real else codes_and_scale
+    return make(jnp.asarray(x, jnp.float32), kind, jnp.int32(count))
+
+
+ENCODE, THRESHOLDS = module.encode, module._thresholds
 
 
 def an_array(row, kind):
@@ -101,7 +104,7 @@ def assert_error_is_bounded(kind):
     x = x.reshape(64, BLOCK).astype('float32')
     x[:, 0] = 1.0
     root = np.sqrt if kind == 'nonnegative' else np.asarray
-    bound = {'signed': 1 / 64, 'nonnegative': 1 / 128}[kind]
+    bound = {'signed': 1 / 63, 'nonnegative': 1 / 127}[kind]
     worst = 0.0
     for count in range(20):
         decoded = np.asarray(module.decode(*encode(x, kind, count)))
@@ -158,16 +161,22 @@ def test_powers_of_two_change_the_scale_alone(kind, row, exponent, count):
 
 
 def assert_rounding_is_fair(kind):
-    x = np.abs(normal((4, 4 * BLOCK)))
+    x = normal((4, 4 * BLOCK))
+    x = np.abs(x) if kind == 'nonnegative' else x
     top = TOPS[kind]
     largest = np.repeat(np.abs(x).reshape(4, -1, BLOCK).max(-1), BLOCK, -1)
-    s = x / largest
-    y = references.companded(s if kind == 'signed' else np.sqrt(s), top)
+    # Signed numbers themselves, and the codes of the others.
+    expected = (
+        x if kind == 'signed' else references.companded((x / largest) ** 0.5, top)
+    )
     mean = np.zeros(x.shape)
     for count in range(400):
-        mean += np.asarray(encode(x, kind, count)[0], float) / 400
-    # Independent random numbers would leave a twentieth.
-    np.testing.assert_allclose(mean, y, rtol=0, atol=0.012)
+        codes, scale = encode(x, kind, count)
+        seen = module.decode(codes, scale) if kind == 'signed' else codes
+        mean += np.asarray(seen, float) / 400
+    gap = largest / 63 if kind == 'signed' else 1.0
+    # Of the widest gap between codes; random numbers would leave a twentieth.
+    np.testing.assert_array_less(np.abs(mean - expected), 0.012 * gap)
 
 
 @kinds
@@ -179,8 +188,11 @@ def assert_positive_stays_positive():
     x = np.full((1, 2 * BLOCK), 1e-20, 'float32')
     x[:, 0] = 1.0
     x[:, 1] = 0.0
-    decoded = module.decode(*encode(x, 'nonnegative'))
-    np.testing.assert_array_equal(decoded > 0, x > 0)
+    for factor in (1.0, 1e6):
+        # Numbers whose part of the largest is below float32's normal ones, too.
+        x[:, 0] *= factor
+        decoded = module.decode(*encode(np.where(x < 1, x * 1e-13, x), 'nonnegative'))
+        np.testing.assert_array_equal(decoded > 0, x > 0)
 
 
 def test_a_positive_second_moment_is_never_stored_as_zero():
@@ -203,6 +215,14 @@ def test_a_block_with_a_number_it_cannot_hold_is_not_finite(kind, bad):
     np.testing.assert_array_equal(np.isfinite(decoded[0]), ~spoilt)
 
 
+def test_a_number_rounded_above_its_scale_has_the_largest_code():
+    # (uint8 could not show it: XLA:CPU casts what is too large to the largest.)
+    x = jnp.asarray([[0.5, 1.0, -1.0, *[0.25] * (BLOCK - 3)]])
+    scale = 0.9 * module.largest(x, BLOCK, jnp.int8)
+    codes = module.encode(x, scale, jnp.int8, 2, 0)
+    assert [int(code) for code in codes[0, 1:3]] == [127, -127]
+
+
 @kinds
 def test_numbers_below_float32s_normal_ones_are_finite(kind):
     for x in (np.zeros((1, BLOCK)), np.full((1, BLOCK), 1e-40)):
@@ -212,12 +232,7 @@ def test_numbers_below_float32s_normal_ones_are_finite(kind):
 # Mutants of the code: each claim fails for one.
 
 
-def mutate_encode(monkeypatch, mutant):
-    monkeypatch.setattr(module, 'encode', mutant)
-
-
 def threshold(monkeypatch, r):
-    mutate_encode(monkeypatch, lambda *args: ENCODE(*args))
     monkeypatch.setattr(
         module, '_thresholds', lambda x, index, count: jnp.full(x.shape, r, x.dtype)
     )
@@ -226,24 +241,22 @@ def threshold(monkeypatch, r):
 def not_companded(monkeypatch):
     def decode(codes, scale):
         top = np.iinfo(codes.dtype).max
-        s = module._blocks(codes, BLOCK) / top
-        s = s * s if top == 255 else s
-        return (s * scale[..., None]).reshape(codes.shape)
+        s = codes / top
+        return (s * s if top == 255 else s) * module._spread(scale, codes.shape)
 
     monkeypatch.setattr(module, 'decode', decode)
 
 
 def zero_allowed(monkeypatch):
-    mutate_encode(monkeypatch, lambda *args: ENCODE(*args))
+    monkeypatch.setattr(module, 'encode', lambda *args: ENCODE(*args))
     monkeypatch.setattr(jnp, 'maximum', lambda x, y: x)
 
 
 def along_the_first_axis(monkeypatch):
-    def encode(x, block, dtype, index, count):
-        codes, scale = ENCODE(x.T, block, dtype, index, count)
-        return codes.T, scale.T
+    def encode(x, scale, *args):
+        return ENCODE(x.T, module.largest(x.T, BLOCK, args[0]), *args).T
 
-    mutate_encode(monkeypatch, encode)
+    monkeypatch.setattr(module, 'encode', encode)
 
 
 @kinds
@@ -402,8 +415,8 @@ def assert_steps_stay_close(count=2000, **names):
     quarters = (np.split(np.array(s), 4) for s in (steps, expected))
     for u, v in zip(*quarters, strict=True):
         cosine = (u * v).sum() / np.linalg.norm(u) / np.linalg.norm(v)
-        assert cosine > 0.95
-        assert np.linalg.norm(u) / np.linalg.norm(v) == pytest.approx(1.0, abs=0.1)
+        assert cosine > 0.99
+        assert np.linalg.norm(u - v) < 0.1 * np.linalg.norm(v)
 
 
 def test_steps_stay_close_to_those_of_exact_state():
@@ -480,7 +493,7 @@ def test_friction_coefficients_are_read_through_the_codes():
     state = quantize_state(diffgrad(0.1), min_size=0).init(first)
     _, state = quantize_state(diffgrad(0.1), min_size=0).update(first, state)
     stored = decoded(state)[0].prev_grad
-    np.testing.assert_allclose(stored, first, atol=np.abs(first).max() / 64)
+    np.testing.assert_allclose(stored, first, atol=np.abs(first).max() / 63)
     expected = 1 / (1 + np.exp(-np.abs(np.float64(stored) - second)))
     coefficients = friction_coefficients(second, optax.MaskedState(state), 'dfc')
     np.testing.assert_allclose(coefficients, expected, rtol=1e-6)
