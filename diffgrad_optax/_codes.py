@@ -66,16 +66,15 @@ def _thresholds(x: jax.Array, index: int, count: jax.typing.ArrayLike) -> jax.Ar
     """Numbers in (0, 1), shaped and sharded like `x`, that turn with `count`."""
     places = [lax.broadcasted_iota(jnp.uint32, x.shape, axis) for axis in range(x.ndim)]
     # A hash of the place, so that neighbours do not start side by side. All places are
-    # added before the first product: XLA would compute the product of a single one
-    # apart, and join the updates of all arrays that share it. Arrays of one shape have
-    # the same hash, which moments of one parameter share in a kernel, and another turn.
+    # added first, then the index: XLA would compute what has one axis apart, or what
+    # arrays of one shape have in common, and join the updates of all that read it.
     h = sum(places, jnp.full_like(x, 0, dtype=jnp.uint32))
+    h = h ^ np.uint32(index * int(_MIXERS[2]) % 2**32)
     for place in places:
         h = h * _MIXERS[1] + place
     for shift, factor in zip((16, 15), _MIXERS[:2], strict=True):
         h = (h ^ (h >> shift)) * factor
     turn = jnp.asarray(count).astype(jnp.uint32) * _GOLDEN
-    turn = turn + np.uint32(index * int(_MIXERS[2]) % 2**32)
     h = ((h ^ (h >> 16)) + turn) >> (32 - _THRESHOLD_BITS)
     return (h.astype(jnp.float32) + 0.5) * 2.0**-_THRESHOLD_BITS
 
