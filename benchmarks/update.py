@@ -45,6 +45,7 @@ OPTIMIZERS = {
     'optax.lion': optax.lion(1e-4, weight_decay=0.0),
     'diffgrad': diffgrad(1e-3),
     'diffgrad, bf16 previous gradient': diffgrad(1e-3, prev_grad_dtype=jnp.bfloat16),
+    'quantize_state(optax.adam)': quantize_state(optax.adam(1e-3)),
     'quantize_state(diffgrad)': quantize_state(diffgrad(1e-3)),
     'diffgrad, dfc3': diffgrad(1e-3, friction='dfc3'),
     'diffgrad, relative_dfc': diffgrad(1e-3, friction='relative_dfc'),
