@@ -382,6 +382,11 @@ def test_what_optax_takes_differences_of_stays_exact(params):
             point = {'w': point['w'] + 0.1 * grads['w']}
 
 
+def test_the_gradient_that_a_line_search_hands_on_stays_exact(params):
+    state = quantize_state(optax.lbfgs()).init({'w': params['w']})
+    assert optax.tree.get(state.inner_state, 'grad')['w'].dtype == jnp.float32
+
+
 def test_names_can_be_given(params):
     named = quantize_state(optax.adam(0.1), nonnegative=('mu',), exact=['nu'])
     adam = named.init({'w': params['w']}).inner_state[0]

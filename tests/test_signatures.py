@@ -91,7 +91,7 @@ SIGNATURES = {
             ),
             'exact': (
                 *('z', 'x0', 'params0', 'init_params', 'init_particles'),
-                *('params', 'updates', 'cache'),
+                *('params', 'updates', 'grad', 'cache'),
             ),
         },
     ),
