@@ -166,16 +166,17 @@ def assert_rounding_is_fair(kind):
     top = TOPS[kind]
     largest = np.repeat(np.abs(x).reshape(4, -1, BLOCK).max(-1), BLOCK, -1)
     # Signed numbers themselves, and the codes of the others.
-    expected = (
-        x if kind == 'signed' else references.companded((x / largest) ** 0.5, top)
-    )
+    if kind == 'signed':
+        below = np.floor(references.companded(np.abs(x) / largest, top))
+        expected, gap = x, largest * (2 * below + 1) / top**2
+    else:
+        expected, gap = references.companded((x / largest) ** 0.5, top), 1.0
     mean = np.zeros(x.shape)
     for count in range(400):
         codes, scale = encode(x, kind, count)
         seen = module.decode(codes, scale) if kind == 'signed' else codes
         mean += np.asarray(seen, float) / 400
-    gap = largest / 63 if kind == 'signed' else 1.0
-    # Of the widest gap between codes; random numbers would leave a twentieth.
+    # Of the gap between two codes; random numbers would leave a twentieth.
     np.testing.assert_array_less(np.abs(mean - expected), 0.012 * gap)
 
 
