@@ -69,8 +69,9 @@ def compile_step(
     # What every trace in a process shares is not part of this one.
     small = trees.cast(trees.smoke(), jax.tree.leaves(tree)[0].dtype)
     lower_step(optimizer, gradient, small, gradients.factors(small))
+    state = jax.eval_shape(optimizer.init, tree)
     start = time.perf_counter()
-    lowered = lower_step(optimizer, gradient, tree, factors)
+    lowered = make_step(optimizer, gradient).lower(tree, state, factors)
     middle = time.perf_counter()
     program = lowered.compile()
     return Compiled(program, middle - start, time.perf_counter() - middle)

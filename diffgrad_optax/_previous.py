@@ -1,5 +1,6 @@
 """Keeping the previous gradient: its storage, its first value, its successor."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 from jax import lax
 
 from diffgrad_optax._checks import check_can_hold, check_inexact
-from diffgrad_optax._sharding import split
+from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._sharding import false_like, split
 
 
 def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
@@ -27,48 +29,35 @@ def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
     return jax.tree.map(lambda param: jnp.zeros_like(param, dtype=dtype), params)
 
 
-def next_previous(grads: Any, prev_grads: Any, *results: Any) -> Any:
+def next_previous(grads: Any, prev_grads: Any, *earlier: Any) -> Any:
     """`grads` as the next step's previous gradient, in the dtypes of `prev_grads`.
 
     Args:
       grads: the gradients of this step.
       prev_grads: those of the step before.
-      *results: what the step computes as well, each with an array or a list of them,
-        of the same shape, for each leaf.
+      *earlier: what is computed before the result is written, each with an array or a
+        list of them, of the same shape, for each leaf.
     """
-    stored = jax.tree.map(lambda g, q: g.astype(q.dtype), grads, prev_grads)
+
     # A bare gradient would be copied into the donated buffer of the previous one,
     # which XLA would first save, since nothing says that it has been read by then:
     # two copies by one thread on a CPU, a kernel beside the update's on a GPU. Outside
     # jit, the caller's gradient would become the state, and be deleted when the state
     # is donated.
     #
-    # So the write is made to wait. XLA:GPU writes several arrays in one kernel, and
-    # this write joins the update's if it reads the array that it replaces. XLA:CPU
-    # writes one array in each loop, and shall write this one last of all: until then
-    # friction lies in its buffer and needs no array of its own.
-    return lax.platform_dependent(
-        stored,
-        prev_grads,
-        results,
-        cpu=lambda stored, _, results: _computed_after(stored, *results),
-        default=lambda stored, prev_grads, _: _computed_after(stored, prev_grads),
-    )
+    # So the write reads what is to come before it, and XLA does not see that it would
+    # not have to. (XLA:CPU drops optimization barriers before it assigns buffers.)
+    # XLA:CPU writes one array in each loop, and shall write this one last of all: until
+    # then friction lies in its buffer and needs no array of its own. XLA:GPU computes
+    # again what costs no further reading, and the write joins the update's kernel.
+    def written(grad: jax.Array, prev_grad: jax.Array, *earlier: Any) -> jax.Array:
+        arrays = [jnp.real(array) for array in jax.tree.leaves(earlier)]
+        dtype = at_least_float32(*arrays)
+        total = functools.reduce(lax.add, (array.astype(dtype) for array in arrays))
+        stored, never = (x.astype(prev_grad.dtype) for x in (grad, total))
+        return lax.select(false_like(total), never, stored)
 
-
-def _computed_after(values: Any, *earlier: Any) -> Any:
-    """`values`, as arrays of their own that no compiler makes before `earlier`."""
-
-    # The conditions always hold, but XLA does not know it. (It drops optimization
-    # barriers before it assigns buffers.)
-    def computed_after(value: jax.Array, *earlier: Any) -> jax.Array:
-        for array in jax.tree.leaves(earlier):
-            real = jnp.real(array)
-            bits = lax.bitcast_convert_type(real, f'int{8 * real.dtype.itemsize}')
-            value = lax.select((bits | 1) != 0, value, -value)
-        return value
-
-    return jax.tree.map(computed_after, values, *earlier)
+    return jax.tree.map(written, grads, prev_grads, *earlier)
 
 
 def arrays_beside(state: Any, params: Any) -> Any:

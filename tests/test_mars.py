@@ -478,9 +478,9 @@ def test_the_comparison_fails_for_a_mutant(name):
 @pytest.mark.parametrize(
     'successor',
     [
-        lambda g, q, _: q,
-        lambda g, q, _: jax.tree.map(lambda g, q: 0.1 * g + 0.9 * q, g, q),
-        lambda g, q, _: jax.tree.map(jnp.abs, g),
+        lambda g, q, *_: q,
+        lambda g, q, *_: jax.tree.map(lambda g, q: 0.1 * g + 0.9 * q, g, q),
+        lambda g, q, *_: jax.tree.map(jnp.abs, g),
     ],
     ids=['never_updated', 'an_average', 'without_its_sign'],
 )
