@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def facts() -> dict[str, Any]:
-    """Device, threads, versions and commit."""
+    """Device, threads, what the C library's allocator was told, versions, commit."""
     threads = {'cpu_count': os.cpu_count(), 'jax': 'as XLA chooses'}
     if 'torch' in sys.modules:
         threads['torch'] = sys.modules['torch'].get_num_threads()
@@ -36,6 +36,11 @@ def facts() -> dict[str, Any]:
         'backend': jax.default_backend(),
         'machine': platform.machine(),
         'threads': threads,
+        'malloc': {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith('MALLOC_')
+        },
         'versions': {'python': platform.python_version(), **versions()},
         'commit': commit(),
     }

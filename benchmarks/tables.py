@@ -17,9 +17,14 @@ from examples.common.tables import markdown
 def title(result: dict[str, Any]) -> str:
     """What was measured, with what."""
     versions = result['versions']
-    return (
-        f'{result["device"]}, jax {versions["jax"]}, '
-        f'torch {versions.get("torch", "missing")}, commit {result["commit"]}'
+    return ', '.join(
+        (
+            result['device'],
+            f'jax {versions["jax"]}',
+            f'torch {versions.get("torch", "missing")}',
+            f'commit {result["commit"]}',
+            *(f'{name}={value}' for name, value in result['malloc'].items()),
+        )
     )
 
 

@@ -327,12 +327,14 @@ def test_the_table_of_costs_subtracts_the_gradient():
         'device': 'a CPU',
         'versions': {'jax': '1'},
         'commit': 'c',
+        'malloc': {'MALLOC_ARENA_MAX': '1'},
         'arrays': 1,
         'parameters': 10,
         'gradient_seconds': [0.019, 0.02, 0.9],
         'optimizers': [row('optax.adam', 60), row('diffgrad', 120)],
     }
-    *_, adam, ours = table_of(result)(result).splitlines()
+    title, *_, adam, ours = table_of(result)(result).splitlines()
+    assert title.endswith('a CPU, jax 1, torch missing, commit c, MALLOC_ARENA_MAX=1')
     assert adam == '| optax.adam | 8.0 | 40.0 | 1.00 | 7 |'
     assert ours == '| diffgrad | 8.0 | 100.0 | 2.50 | 7 |'
 
