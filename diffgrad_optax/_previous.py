@@ -51,13 +51,24 @@ def next_previous(grads: Any, prev_grads: Any, *earlier: Any) -> Any:
     # then friction lies in its buffer and needs no array of its own. XLA:GPU computes
     # again what costs no further reading, and the write joins the update's kernel.
     def written(grad: jax.Array, prev_grad: jax.Array, *earlier: Any) -> jax.Array:
-        arrays = [jnp.real(array) for array in jax.tree.leaves(earlier)]
+        arrays = [_as_it_is(array) for array in jax.tree.leaves(earlier)]
         dtype = at_least_float32(*arrays)
         total = functools.reduce(lax.add, (array.astype(dtype) for array in arrays))
         stored, never = (x.astype(prev_grad.dtype) for x in (grad, total))
         return lax.select(false_like(total), never, stored)
 
     return jax.tree.map(written, grads, prev_grads, *earlier)
+
+
+def _as_it_is(array: jax.Array) -> jax.Array:
+    """Numbers of which each needs `array` to be there, narrow ones to be rounded too.
+
+    XLA would take narrow floating ones before their rounding, compute those once more,
+    and copy what they are computed from.
+    """
+    real = jnp.real(array)
+    bits = 8 * real.dtype.itemsize
+    return real if bits >= 32 else lax.bitcast_convert_type(real, f'uint{bits}')
 
 
 def arrays_beside(state: Any, params: Any) -> Any:
