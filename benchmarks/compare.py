@@ -35,6 +35,7 @@ def compare(
     rounds: int,
     calls: int,
     copy_size: int,
+    compilations: int = 1,
     leave_out: Sequence[str] = (),
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def compare(
       rounds: turns of each arm.
       calls: see `interleave`.
       copy_size: how many float32 numbers are copied.
+      compilations: how often each of JAX's updates is compiled, in turns too.
       leave_out: names of JAX's optimizers that are not timed.
       say: hears what is left out.
     """
@@ -61,20 +63,34 @@ def compare(
         arms[name, gradient] = arm
         rows.append({'name': name, 'gradient': gradient, 'bytes': moved, **more})
 
-    for name, optimizer in jax_arms.OPTIMIZERS.items():
-        if name in leave_out:
-            continue
-        for gradient, make in GRADIENTS.items():
-            compiled = jax_arms.compile_step(optimizer, make, tree, thin)
-            add(
-                name,
-                gradient,
-                jax_arms.update_arm(compiled.program, optimizer, tree, thin),
-                trees.nbytes(jax.eval_shape(optimizer.init, tree)),
-                framework='jax',
-                trace_seconds=compiled.trace_seconds,
-                compile_seconds=compiled.compile_seconds,
+    combinations = [
+        (name, gradient)
+        for name in jax_arms.OPTIMIZERS
+        if name not in leave_out
+        for gradient in GRADIENTS
+    ]
+    programs: dict[Any, Any] = {}
+    trace_seconds: dict[Any, list[float]] = {key: [] for key in combinations}
+    compile_seconds: dict[Any, list[float]] = {key: [] for key in combinations}
+    for _ in range(compilations):
+        for name, gradient in combinations:
+            compiled = jax_arms.compile_step(
+                jax_arms.OPTIMIZERS[name], GRADIENTS[gradient], tree, thin
             )
+            programs[name, gradient] = compiled.program
+            trace_seconds[name, gradient].append(compiled.trace_seconds)
+            compile_seconds[name, gradient].append(compiled.compile_seconds)
+    for name, gradient in combinations:
+        optimizer, program = jax_arms.OPTIMIZERS[name], programs[name, gradient]
+        add(
+            name,
+            gradient,
+            jax_arms.update_arm(program, optimizer, tree, thin),
+            trees.nbytes(jax.eval_shape(optimizer.init, tree)),
+            framework='jax',
+            trace_seconds=trace_seconds[name, gradient],
+            compile_seconds=compile_seconds[name, gradient],
+        )
     others = torch_arms.installed(say)
     if others:
         arms['copy', 'torch'] = torch_arms.copy_arm(copy_size)
@@ -107,6 +123,7 @@ def run(
     names: Sequence[str],
     dtypes: Sequence[str],
     rounds: int,
+    compilations: int,
     leave_out: Sequence[str],
     out_dir: Path,
 ) -> None:
@@ -120,6 +137,7 @@ def run(
                 # As in training, where the host runs ahead of a GPU.
                 calls=10 if backend == 'gpu' else 1,
                 copy_size=COPY_SIZES[backend],
+                compilations=compilations,
                 leave_out=leave_out,
                 say=print,
             )
@@ -148,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--tree', nargs='+', choices=trees.TREES, dest='trees')
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=DTYPES)
     parser.add_argument('--rounds', type=int, default=ROUNDS)
+    parser.add_argument('--compilations', type=int, default=1)
     parser.add_argument(
         '--leave-out',
         nargs='+',
@@ -168,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.smoke:
         smoke(names, args.dtype, out_dir)
     else:
-        run(names, args.dtype, args.rounds, args.leave_out, out_dir)
+        run(names, args.dtype, args.rounds, args.compilations, args.leave_out, out_dir)
 
 
 if __name__ == '__main__':
