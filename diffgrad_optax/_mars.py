@@ -125,7 +125,8 @@ def correct_by_difference(
         del params, extra_args
         grads = check_gradients(updates, state.prev_grad)
         updates = jax.tree.map(corrected, grads, state.prev_grad)
-        # The write joins the update's kernel on a GPU if it reads the old one too.
+        # XLA:GPU writes the gradient in the update's kernel only if the write reads the
+        # previous one too.
         return updates, CorrectByDifferenceState(
             next_previous(grads, state.prev_grad, updates, state.prev_grad)
         )

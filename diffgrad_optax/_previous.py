@@ -35,8 +35,8 @@ def next_previous(grads: Any, prev_grads: Any, *earlier: Any) -> Any:
     Args:
       grads: the gradients of this step.
       prev_grads: those of the step before.
-      *earlier: what is computed before the result is written, each with an array or a
-        list of them, of the same shape, for each leaf.
+      *earlier: what is computed or read before the result is written, each with an
+        array or a list of them, of the same shape, for each leaf.
     """
 
     # A bare gradient would be copied into the donated buffer of the previous one,
@@ -48,23 +48,24 @@ def next_previous(grads: Any, prev_grads: Any, *earlier: Any) -> Any:
     # So the write reads what is to come before it, and XLA does not see that it would
     # not have to. (XLA:CPU drops optimization barriers before it assigns buffers.)
     # XLA:CPU writes one array in each loop, and shall write this one last of all: until
-    # then friction lies in its buffer and needs no array of its own. XLA:GPU computes
-    # again what costs no further reading, and the write joins the update's kernel.
+    # then friction lies in its buffer and needs no array of its own. XLA:GPU writes it
+    # in the update's kernel.
     def written(grad: jax.Array, prev_grad: jax.Array, *earlier: Any) -> jax.Array:
-        arrays = [_as_it_is(array) for array in jax.tree.leaves(earlier)]
+        arrays = [_numbers(array) for array in jax.tree.leaves(earlier)]
         dtype = at_least_float32(*arrays)
         total = functools.reduce(lax.add, (array.astype(dtype) for array in arrays))
-        stored, never = (x.astype(prev_grad.dtype) for x in (grad, total))
-        return lax.select(false_like(total), never, stored)
+        false = false_like(total)
+        stored, never = (x.astype(prev_grad.dtype) for x in (grad, false))
+        return lax.select(false, never, stored)
 
     return jax.tree.map(written, grads, prev_grads, *earlier)
 
 
-def _as_it_is(array: jax.Array) -> jax.Array:
-    """Numbers of which each needs `array` to be there, narrow ones to be rounded too.
+def _numbers(array: jax.Array) -> jax.Array:
+    """The real parts of `array`; of a narrow one the bits, as integers.
 
-    XLA would take narrow floating ones before their rounding, compute those once more,
-    and copy what they are computed from.
+    XLA would take narrow numbers before their rounding, compute those once more, and
+    copy what they are computed from.
     """
     real = jnp.real(array)
     bits = 8 * real.dtype.itemsize

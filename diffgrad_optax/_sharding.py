@@ -41,8 +41,10 @@ def following_params(
 
 
 def false_like(array: jax.Array) -> jax.Array:
-    """False everywhere, computed from `array` and so sharded like it."""
-    # No number is less than itself, and NaN neither; of floats XLA does not use that.
+    """False everywhere, computed from `array` and, if it is inexact, sharded like it.
+
+    No number is less than itself, and NaN neither. XLA uses that of integers alone.
+    """
     real = jnp.real(array)
     return lax.lt(real, real)
 

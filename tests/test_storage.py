@@ -21,6 +21,7 @@ from diffgrad_optax import (
     diffrgrad,
     mars,
     quantize_state,
+    with_friction,
 )
 from diffgrad_optax.friction import dfc
 
@@ -230,3 +231,28 @@ def test_recorded_8_bit_runs_end_within_a_standard_deviation_as_the_readme_says(
     for values in (exact.values(), quantized.values()):
         cell = f'| {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} |'
         assert cell in (ROOT / 'README.md').read_text()
+
+
+@pytest.mark.parametrize('name', ['diffgrad', 'mars'])
+def test_a_search_for_nans_finds_none_in_what_is_only_waited_for(name):
+    # The bits of a bfloat16 number are more than float8_e4m3fn holds.
+    optimizer = OPTIMIZERS[name](0.1, prev_grad_dtype='float8_e4m3fn')
+    params = jnp.full((2, 3), 0.5, 'bfloat16')
+    state = optimizer.init(params)
+    with jax.debug_nans(True):
+        optimizer.update(params, state, params)
+
+
+def test_a_derivative_by_the_previous_gradient_passes_what_is_only_waited_for():
+    """A root of zero, whose slope is infinite, is no part of what is kept."""
+    inner = with_friction(optax.identity(), lambda g, q: jnp.sqrt(jnp.abs(g - q)))
+    later = jnp.array([1.0, 4.0])
+
+    def second_update(grad):
+        _, state = inner.update(grad, inner.init(grad))
+        update, _ = inner.update(later, state)
+        return update.sum()
+
+    # Of g √(g - q) by q at q = 0.
+    slope = jax.grad(second_update)(jnp.zeros(2))
+    chex.assert_trees_all_close(slope, -0.5 * jnp.sqrt(later))
