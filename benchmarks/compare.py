@@ -166,7 +166,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--tree', nargs='+', choices=trees.TREES, dest='trees')
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=DTYPES)
     parser.add_argument('--rounds', type=int, default=ROUNDS)
-    parser.add_argument('--compilations', type=int, default=1)
+    parser.add_argument(
+        '--compilations', type=int, default=1, help='of each update of JAX, in turns'
+    )
     parser.add_argument(
         '--leave-out',
         nargs='+',

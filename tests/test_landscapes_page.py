@@ -257,7 +257,7 @@ def test_optimizers_are_added_and_removed(page):
     count = page.locator('article').count()
     page.click('#add')
     assert page.locator('article').count() == count + 1
-    assert page.locator('#legend span').count() == count + 1
+    api.expect(page.locator('#legend span')).to_have_count(count + 1)
     page.click('.remove >> nth=0')
     assert page.locator('article').count() == count
 
