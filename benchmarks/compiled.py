@@ -103,6 +103,7 @@ def measure(
                     'kernels': len(kernels) - len(apart),
                     'moved_bytes': hlo.moved(kernels) - hlo.moved(apart),
                     'copied_bytes': hlo.moved(copies),
+                    'again_bytes': sum(kernel.again for kernel in kernels),
                     'temporary_bytes': program.memory_analysis().temp_size_in_bytes,
                     'state_bytes': trees.nbytes(state),
                     'seconds': seconds,

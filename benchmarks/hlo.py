@@ -20,6 +20,7 @@ class Kernel(NamedTuple):
     opcode: str
     read: int  # bytes of its operands
     written: int  # bytes of its results
+    again: int  # of those read, what the kernel before it has read too
 
 
 def kernels(text: str) -> list[Kernel]:
@@ -32,6 +33,7 @@ def kernels(text: str) -> list[Kernel]:
     """
     sizes: dict[str, int] = {}
     found = []
+    before: set[str] = set()
     entry = text.split('\nENTRY ', 1)[1].split('\n}', 1)[0]
     for line in entry.splitlines()[1:]:
         match = INSTRUCTION.match(line)
@@ -42,10 +44,11 @@ def kernels(text: str) -> list[Kernel]:
             raise ValueError(f'what {name} moves is not known: it is a {opcode}')
         sizes[name] = nbytes(result)
         if opcode not in FREE:
-            read = sum(
-                sizes[operand] for operand in re.findall(r'%([^\s,]+)', operands)
-            )
-            found.append(Kernel(name, opcode, read, sizes[name]))
+            operands = re.findall(r'%([^\s,]+)', operands)
+            read = sum(sizes[operand] for operand in operands)
+            again = sum(sizes[operand] for operand in before.intersection(operands))
+            found.append(Kernel(name, opcode, read, sizes[name], again))
+            before = set(operands)
     return found
 
 

@@ -194,33 +194,35 @@ def quantize_state(
             )
             return new_updates, treedef.flatten_up_to(inner_state)
 
+        def behind_scale(leaf: Any, codes: Any, scale: Any) -> Any:
+            block = codes.shape[-1] // scale.shape[-1]
+            pair = codes, _codes.largest(leaf, block, codes.dtype)
+            return lax.optimization_barrier(pair)  # type: ignore[no-untyped-call]
+
         # A block's largest number has to be known before the first of its codes. Until
         # then XLA would keep the new state in float32, which moves more memory than it
         # does without codes. So the step is written twice: for the scales, which drops
         # what they do not need, and for all the rest, which reads the old codes again.
-        # The barrier hides that both come to the same from XLA:GPU (and from XLA:CPU
-        # since jax 0.12).
+        # The barriers hide that both come to the same from XLA:GPU (and from XLA:CPU
+        # since jax 0.12). One for each array, and it is finished before the next is
+        # begun, while its gradient and codes are in the cache.
         _, leaves = step(state)
-        scales = [
-            None
-            if scale is None
-            else _codes.largest(leaf, codes.shape[-1] // scale.shape[-1], codes.dtype)
+        again = [
+            (codes, None) if scale is None else behind_scale(leaf, codes, scale)
             for leaf, (codes, scale) in zip(leaves, pairs, strict=True)
         ]
-        again, scales = lax.optimization_barrier(  # type: ignore[no-untyped-call]
-            (state.inner_state, scales)
-        )
-        new_updates, leaves = step(state._replace(inner_state=again))
-        leaves = [
-            leaf
+        inner_state, _ = _unzip(treedef, again)
+        new_updates, leaves = step(state._replace(inner_state=inner_state))
+        new_pairs = [
+            (leaf, None)
             if scale is None
-            else _codes.encode(leaf, scale, codes.dtype, index, count)
-            for index, (leaf, scale, (codes, _)) in enumerate(
-                zip(leaves, scales, pairs, strict=True)
+            else (_codes.encode(leaf, scale, codes.dtype, index, count), scale)
+            for index, (leaf, (codes, scale)) in enumerate(
+                zip(leaves, again, strict=True)
             )
         ]
         return optax.tree.cast_like(new_updates, updates), QuantizedState(
-            count, treedef.unflatten(leaves), treedef.unflatten(scales)
+            count, *_unzip(treedef, new_pairs)
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

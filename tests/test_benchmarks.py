@@ -95,11 +95,13 @@ ENTRY %main (x: f32[4,8], y: s8[3]) -> (f32[4,8], pred[], bf16[3]) {
 def test_kernels_of_a_program_and_their_bytes():
     found = hlo.kernels(PROGRAM)
     assert found == [
-        ('fusion.1', 'fusion', 131, 134),
-        ('copy.2', 'copy', 128, 128),
-        ('compare', 'compare', 256, 1),
+        ('fusion.1', 'fusion', 131, 134, 0),
+        ('copy.2', 'copy', 128, 128, 0),
+        ('compare', 'compare', 256, 1, 0),
     ]
     assert hlo.moved(found) == 778
+    *_, compare = hlo.kernels(PROGRAM.replace('%copy.2, %copy.2', '%gte.0, %gte.0'))
+    assert compare == ('compare', 'compare', 256, 1, 128)
 
 
 def test_a_line_that_is_not_understood_is_not_left_out():

@@ -159,3 +159,12 @@ def test_8_bit_steps_are_written_twice_with_a_barrier_between():
     # Both halves decode: the first the argument, the second what the barrier gives.
     decoded = re.findall(r'convert (\S+) : \(tensor<32x128xi8>\)', text)
     assert [name[:4] == '%arg' for name in decoded] == [True, False]
+
+
+def test_8_bit_arrays_do_not_wait_for_each_other():
+    text = lowered_for_a_gpu(quantize_state(diffgrad(1e-3)))
+    barriers = re.findall(r'= stablehlo.optimization_barrier .*', text)
+    assert sorted(barrier.split(' : ')[1] for barrier in barriers) == [
+        *['tensor<32x128xi8>, tensor<32x1xf32>'] * 2,
+        'tensor<32x128xui8>, tensor<32x1xf32>',
+    ]
