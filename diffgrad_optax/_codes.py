@@ -17,14 +17,14 @@ _MIXERS = (np.uint32(0x7FEB352D), np.uint32(0x846CA68B), np.uint32(0x85EBCA6B))
 # Rounding thresholds have so many bits. More would let the rounding errors of float32
 # move a number that is a code already; fewer would lose the small changes of moments.
 _THRESHOLD_BITS = 11
+# Added to a small whole number, it leaves that in the low bits of float32.
+_SHIFT = 1.5 * 2.0**23
 
 
 def decode(codes: jax.Array, scale: jax.Array) -> jax.Array:
     """The float32 numbers whose codes these are."""
     s = codes.astype(jnp.float32) / np.iinfo(codes.dtype).max
-    s = s * jnp.abs(s)
-    if codes.dtype == jnp.uint8:
-        s = s * s
+    s = jnp.square(s * s) if codes.dtype == jnp.uint8 else s * jnp.abs(s)
     return s * _spread(scale, codes.shape)
 
 
@@ -36,47 +36,57 @@ def largest(x: jax.Array, block: int, dtype: Any) -> jax.Array:
     return jnp.max(size.reshape(*x.shape[:-1], -1, block), axis=-1)
 
 
-def encode(
-    x: jax.Array, scale: jax.Array, dtype: Any, index: int, count: jax.typing.ArrayLike
-) -> jax.Array:
-    """Codes of `x`, leaf number `index` of a state, at step `count`.
+def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Array:
+    """Codes of `x`, rounded by the thresholds `r`.
 
     All is shaped like `x`, the scales too, so that XLA:GPU can make it one kernel with
     what makes `x`.
     """
     x = x.astype(jnp.float32)
-    # All zeros have the code 0, those in blocks of scale 0 too. More than 1 is what was
-    # rounded otherwise when the scale was computed.
-    size = jnp.where(x == 0, x, jnp.abs(x) / _spread(scale, x.shape))
-    root = jnp.sqrt(jnp.minimum(size, 1))
-    r = _thresholds(x, index, count)
+    # A division a block. All zeros have the code 0, those in blocks of scale 0 too.
+    inverse = 1 / jnp.maximum(scale, np.finfo(np.float32).tiny)
+    # More than 1 is what was rounded otherwise when the scale was computed.
+    size = jnp.minimum(jnp.abs(x) * _spread(inverse, x.shape), 1)
+    top = np.iinfo(dtype).max
     if dtype == jnp.uint8:
-        c = jnp.floor(np.iinfo(dtype).max * jnp.sqrt(root) + r)
+        c = jnp.floor(top * jnp.sqrt(jnp.sqrt(size)) + (1 - r))
         c = jnp.where(x > 0, jnp.maximum(c, 1), c)
     else:
-        y = np.iinfo(dtype).max * root
-        c = jnp.floor(y)
-        # How far y² is from c² to the square of the next code.
-        c = c + jnp.floor((y - c) * (y + c) / (2 * c + 1) + r)
-        c = jnp.copysign(c, x)
-    return c.astype(dtype)
+        square = top**2 * size
+        c = jnp.floor(jnp.sqrt(square))
+        # How far it is from the square of the code to that of the next.
+        c = jnp.where(square - c * c >= r * (2 * c + 1), c + 1, c)
+        c = jnp.where(x < 0, -c, c)
+    # Of all numbers these fit; a conversion would ask each.
+    return lax.bitcast_convert_type(c + _SHIFT, jnp.int32).astype(dtype)
 
 
-def _thresholds(x: jax.Array, index: int, count: jax.typing.ArrayLike) -> jax.Array:
-    """Numbers in (0, 1), shaped and sharded like `x`, that turn with `count`."""
+def hashes(x: jax.Array, index: int) -> jax.Array:
+    """Bits of each place of `x`, parameter number `index`; sharded like it.
+
+    So that neighbours do not start side by side.
+    """
     places = [lax.broadcasted_iota(jnp.uint32, x.shape, axis) for axis in range(x.ndim)]
-    # A hash of the place, so that neighbours do not start side by side. All places are
-    # added first, then the index: XLA would compute what has one axis apart, or what
-    # arrays of one shape have in common, and join the updates of all that read it.
+    # All places are added first, then the index: XLA would compute what has one axis
+    # apart, or what arrays of one shape have in common, and join the updates of all
+    # that read it.
     h = sum(places, jnp.full_like(x, 0, dtype=jnp.uint32))
     h = h ^ np.uint32(index * int(_MIXERS[2]) % 2**32)
     for place in places:
         h = h * _MIXERS[1] + place
-    for shift, factor in zip((16, 15), _MIXERS[:2], strict=True):
-        h = (h ^ (h >> shift)) * factor
+    h = (h ^ (h >> 16)) * _MIXERS[0]
+    return h ^ (h >> 15)
+
+
+def thresholds(hashes: jax.Array, index: int, count: jax.typing.ArrayLike) -> jax.Array:
+    """Numbers in (0, 1) that turn with `count`, for array number `index` of a state."""
+    factor = np.uint32(pow(int(_MIXERS[1]), index + 1, 2**32))
     turn = jnp.asarray(count).astype(jnp.uint32) * _GOLDEN
-    h = ((h ^ (h >> 16)) + turn) >> (32 - _THRESHOLD_BITS)
-    return (h.astype(jnp.float32) + 0.5) * 2.0**-_THRESHOLD_BITS
+    h = (hashes * factor + turn) >> (32 - _THRESHOLD_BITS)
+    # The first bits behind the point of 1, and half a unit of the last of them more.
+    one = np.float32(1 + 0.5 ** (_THRESHOLD_BITS + 1)).view(np.uint32)
+    bits = (h << (23 - _THRESHOLD_BITS)) | one
+    return lax.bitcast_convert_type(bits, jnp.float32) - 1
 
 
 def _spread(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:

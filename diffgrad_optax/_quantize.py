@@ -1,5 +1,6 @@
 """Optimizer state in 8 bits, around any optax transformation."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -43,8 +44,8 @@ def quantize_state(
     .. math::
 
         y = C \sqrt{|x| / a} \;\text{or}\; C \sqrt[4]{x / a}, \qquad
-        c = \operatorname{sign}(x) \left( \lfloor y \rfloor
-            + \lfloor f(y) + r \rfloor \right), \qquad
+        c = \operatorname{sign}(x) \left(
+            \lfloor y \rfloor + [f(y) \ge r] \right), \qquad
         \hat x = a\, \frac{c\,|c|}{C^2} \;\text{or}\; a\, \frac{c^4}{C^4}
 
     where :math:`a` is the largest :math:`|x|` of the block, and the first form is
@@ -56,11 +57,12 @@ def quantize_state(
     float32 before each step of `inner`, gradients are widened to it, and the new
     state is encoded.
 
-    Rounding goes up by :math:`f(y)`, the part of the way to the next code: in
-    :math:`x` for signed numbers, :math:`(y^2 - \lfloor y \rfloor^2) / (2 \lfloor y
-    \rfloor + 1)`, in :math:`y` for the others. :math:`r` in (0, 1) turns from step to
-    step by the golden ratio, from a start of each place's own: on average :math:`\hat
-    x` is :math:`x`, or :math:`c` is :math:`y`, and what is a code already stays one.
+    Rounding goes up where :math:`f(y)`, the part of the way to the next code, is at
+    least :math:`r`: in :math:`x` for signed numbers, :math:`(y^2 - \lfloor y
+    \rfloor^2) / (2 \lfloor y \rfloor + 1)`, in :math:`y` for the others. :math:`r` in
+    (0, 1) turns from step to step by the golden ratio, from a start of each place's
+    own: on average :math:`\hat x` is :math:`x`, or :math:`c` is :math:`y`, and what is
+    a code already stays one.
     Rounding to the nearest code instead would never let a second moment shrink, which
     loses 1/1000 a step where codes are at least 1/64 apart.
 
@@ -173,7 +175,8 @@ def quantize_state(
             _check_devices(path, param, block, block_size)
             dtype = jnp.int8 if fields.isdisjoint(nonnegative) else jnp.uint8
             scale = _codes.largest(leaf, block, dtype)
-            return _codes.encode(leaf, scale, dtype, 0, 0), scale
+            r = jnp.full_like(leaf, 0.5, dtype=jnp.float32)
+            return _codes.encode(leaf, scale, r, dtype), scale
 
         leaves, treedef = jax.tree_util.tree_flatten_with_path(inner_init(params))
         pairs = [encoded(path, leaf) for path, leaf in leaves]
@@ -194,6 +197,23 @@ def quantize_state(
             )
             return new_updates, treedef.flatten_up_to(inner_state)
 
+        grads_at = dict(jax.tree_util.tree_leaves_with_path(updates))
+        number_of = {path: number for number, path in enumerate(grads_at)}
+        paths = [
+            path for path, _ in jax.tree_util.tree_leaves_with_path(state.inner_state)
+        ]
+
+        @functools.cache
+        def hashes(path: Any) -> jax.Array:
+            return _codes.hashes(grads_at[path], number_of[path])
+
+        def encoded(
+            index: int, path: Any, leaf: Any, codes: Any, scale: Any
+        ) -> tuple[Any, Any]:
+            prefix, _ = split(path, grads_at)
+            r = _codes.thresholds(hashes(path[len(prefix) :]), index, count)
+            return _codes.encode(leaf, scale, r, codes.dtype), scale
+
         def behind_scale(leaf: Any, codes: Any, scale: Any) -> Any:
             block = codes.shape[-1] // scale.shape[-1]
             pair = codes, _codes.largest(leaf, block, codes.dtype)
@@ -213,12 +233,11 @@ def quantize_state(
         ]
         inner_state, _ = _unzip(treedef, again)
         new_updates, leaves = step(state._replace(inner_state=inner_state))
+
         new_pairs = [
-            (leaf, None)
-            if scale is None
-            else (_codes.encode(leaf, scale, codes.dtype, index, count), scale)
-            for index, (leaf, (codes, scale)) in enumerate(
-                zip(leaves, again, strict=True)
+            (leaf, None) if scale is None else encoded(index, path, leaf, codes, scale)
+            for index, (path, leaf, (codes, scale)) in enumerate(
+                zip(paths, leaves, again, strict=True)
             )
         ]
         return optax.tree.cast_like(new_updates, updates), QuantizedState(

@@ -168,3 +168,8 @@ def test_8_bit_arrays_do_not_wait_for_each_other():
         *['tensor<32x128xi8>, tensor<32x1xf32>'] * 2,
         'tensor<32x128xui8>, tensor<32x1xf32>',
     ]
+
+
+def test_8_bit_arrays_of_a_parameter_share_the_hash_of_its_places():
+    text = lowered_for_a_gpu(quantize_state(diffgrad(1e-3)))
+    assert len(re.findall(r'stablehlo.iota dim = ', text)) == 2  # one for each axis

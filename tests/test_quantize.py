@@ -37,7 +37,8 @@ steps = st.integers(0, 2**31 - 1)
 
 def codes_and_scale(x, kind, count):
     scale = module.largest(x, BLOCK, DTYPES[kind])
-    return module.encode(x, scale, DTYPES[kind], 2, count), scale
+    r = module.thresholds(module.hashes(x, 1), 2, count)
+    return module.encode(x, scale, r, DTYPES[kind]), scale
 
 
 compiled_codes_and_scale = jax.jit(codes_and_scale, static_argnums=1)
@@ -45,12 +46,12 @@ compiled_codes_and_scale = jax.jit(codes_and_scale, static_argnums=1)
 
 def encode(x, kind, count=0):
     """Codes and scale; a mutant's are not compiled, or JAX would keep another's."""
-    real = (module.encode, module._thresholds) == (ENCODE, THRESHOLDS)
+    real = (module.encode, module.thresholds) == (ENCODE, THRESHOLDS)
     make = compiled_codes_and_scale if real else codes_and_scale
     return make(jnp.asarray(x, jnp.float32), kind, jnp.int32(count))
 
 
-ENCODE, THRESHOLDS = module.encode, module._thresholds
+ENCODE, THRESHOLDS = module.encode, module.thresholds
 
 
 def an_array(row, kind):
@@ -185,6 +186,31 @@ def test_rounding_is_fair_over_the_steps_at_every_element(kind):
     assert_rounding_is_fair(kind)
 
 
+def correlation(x, y):
+    return abs(np.corrcoef(np.ravel(x), np.ravel(y))[0, 1])
+
+
+def test_thresholds_of_places_arrays_and_parameters_are_unlike_each_other():
+    shape = (64, 128)
+    first, other = (module.hashes(jnp.zeros(shape), index) for index in (0, 1))
+    r = np.asarray(module.thresholds(first, 0, 0))
+    counted, _ = np.histogram(r, 16, (0, 1))
+    # Chance would give 512 ± 22.
+    assert np.abs(counted - r.size / 16).max() < 75
+    for neighbour in (r[1:], r[:, 1:], r[1:, 1:]):
+        rows, columns = neighbour.shape
+        assert correlation(r[:rows, :columns], neighbour) < 0.05
+    for hashes, index in ((first, 1), (first, 2), (other, 0), (other, 1)):
+        assert correlation(r, module.thresholds(hashes, index, 0)) < 0.05
+
+
+def test_thresholds_turn_by_the_golden_ratio():
+    hashes = module.hashes(jnp.zeros((8, 128)), 0)
+    r = [np.asarray(module.thresholds(hashes, 3, count)) for count in (7, 8)]
+    turn = (r[1] - r[0]) % 1.0
+    np.testing.assert_allclose(turn, (5**0.5 - 1) / 2, atol=2.0**-11)
+
+
 def assert_positive_stays_positive():
     x = np.full((1, 2 * BLOCK), 1e-20, 'float32')
     x[:, 0] = 1.0
@@ -220,7 +246,7 @@ def test_a_number_rounded_above_its_scale_has_the_largest_code():
     # (uint8 could not show it: XLA:CPU casts what is too large to the largest.)
     x = jnp.asarray([[0.5, 1.0, -1.0, *[0.25] * (BLOCK - 3)]])
     scale = 0.9 * module.largest(x, BLOCK, jnp.int8)
-    codes = module.encode(x, scale, jnp.int8, 2, 0)
+    codes = module.encode(x, scale, jnp.full(x.shape, 0.5), jnp.int8)
     assert [int(code) for code in codes[0, 1:3]] == [127, -127]
 
 
@@ -235,7 +261,9 @@ def test_numbers_below_float32s_normal_ones_are_finite(kind):
 
 def threshold(monkeypatch, r):
     monkeypatch.setattr(
-        module, '_thresholds', lambda x, index, count: jnp.full(x.shape, r, x.dtype)
+        module,
+        'thresholds',
+        lambda hashes, index, count: jnp.full(hashes.shape, r, jnp.float32),
     )
 
 
@@ -254,8 +282,8 @@ def zero_allowed(monkeypatch):
 
 
 def along_the_first_axis(monkeypatch):
-    def encode(x, scale, *args):
-        return ENCODE(x.T, module.largest(x.T, BLOCK, args[0]), *args).T
+    def encode(x, scale, r, dtype):
+        return ENCODE(x.T, module.largest(x.T, BLOCK, dtype), r.T, dtype).T
 
     monkeypatch.setattr(module, 'encode', encode)
 
@@ -291,7 +319,7 @@ def test_codes_stay_at_the_thresholds_next_to_zero_and_one(kind, r, monkeypatch)
 
 @kinds
 def test_codes_move_for_thresholds_of_too_many_bits(kind, monkeypatch):
-    threshold(monkeypatch, 1 - 2.0**-24)
+    threshold(monkeypatch, 2.0**-24)
     with pytest.raises(AssertionError):
         assert_codes_stay(kind)
 
