@@ -55,6 +55,7 @@ dnn_version_info { major: 9 minor: 8 }
 runtime_version { major: 12 minor: 9 }
 device_description_str: "NVIDIA H200"
 """
+L2_BYTES = int(H200.split('l2_cache_size: ')[1].split()[0])
 # Both would try kernels on the GPU; neither has a part in an update.
 WITHOUT_TRIALS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
 
@@ -103,7 +104,7 @@ def measure(
                     'kernels': len(kernels) - len(apart),
                     'moved_bytes': hlo.moved(kernels) - hlo.moved(apart),
                     'copied_bytes': hlo.moved(copies),
-                    'again_bytes': sum(kernel.again for kernel in kernels),
+                    'cached_bytes': hlo.cached(kernels, L2_BYTES),
                     'temporary_bytes': program.memory_analysis().temp_size_in_bytes,
                     'state_bytes': trees.nbytes(state),
                     'seconds': seconds,

@@ -94,14 +94,20 @@ ENTRY %main (x: f32[4,8], y: s8[3]) -> (f32[4,8], pred[], bf16[3]) {
 
 def test_kernels_of_a_program_and_their_bytes():
     found = hlo.kernels(PROGRAM)
-    assert found == [
-        ('fusion.1', 'fusion', 131, 134, 0),
-        ('copy.2', 'copy', 128, 128, 0),
-        ('compare', 'compare', 256, 1, 0),
+    assert [(k.name, k.opcode, k.read, k.written) for k in found] == [
+        ('fusion.1', 'fusion', 131, 134),
+        ('copy.2', 'copy', 128, 128),
+        ('compare', 'compare', 256, 1),
     ]
     assert hlo.moved(found) == 778
-    *_, compare = hlo.kernels(PROGRAM.replace('%copy.2, %copy.2', '%gte.0, %gte.0'))
-    assert compare == ('compare', 'compare', 256, 1, 128)
+
+
+def test_a_cache_holds_the_arrays_that_were_touched_last():
+    found = hlo.kernels(PROGRAM.replace('copy(%gte.0)', 'copy(%bitcast.5)'))
+    assert not hlo.cached(found, 127)
+    # The copy, which is read twice. What it is a copy of was pushed out by six bytes.
+    assert hlo.cached(found, 133) == 256
+    assert hlo.cached(found, 134) == 384
 
 
 def test_a_line_that_is_not_understood_is_not_left_out():
@@ -118,8 +124,13 @@ def test_what_is_not_one_kernel_is_not_counted_as_one(opcode):
 
 
 def test_sizes_in_hlo():
-    assert hlo.nbytes('f8e4m3fn[5]{0}') == 5
-    assert hlo.nbytes('(u32[2,3]{1,0}, c64[2]{0}, pred[7]{0}, s4[3]{0})') == 50
+    assert hlo.sizes('f8e4m3fn[5]{0}') == [5]
+    assert hlo.sizes('(u32[2,3]{1,0}, c64[2]{0}, pred[7]{0}, s4[3]{0})') == [
+        24,
+        16,
+        7,
+        3,
+    ]
 
 
 def rows_for_this_machine():
