@@ -6,6 +6,7 @@ python -m benchmarks.tables benchmarks/results/*/*.json
 import json
 import sys
 from collections.abc import Callable
+from operator import truediv
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,10 +42,8 @@ def update_table(result: dict[str, Any]) -> str:
         - (gradient if arm['gradient'] == 'materialized' else 0.0)
         for arm in result['arms']
     }
-    compilations = {
-        arm['name']: (median(arm['trace_seconds']), median(arm['compile_seconds']))
-        for arm in result['arms']
-        if arm['gradient'] == 'materialized'
+    compiled = {
+        arm['name']: arm for arm in result['arms'] if arm['gradient'] == 'materialized'
     }
     rows = []
     for arm in result['arms']:
@@ -91,11 +90,11 @@ def update_table(result: dict[str, Any]) -> str:
                 [
                     (
                         name,
-                        f'{trace:.2f}',
-                        f'{compilation:.2f}',
-                        ratio(compilation, compilations['optax.adam'][1]),
+                        f'{median(arm["trace_seconds"]):.2f}',
+                        f'{median(arm["compile_seconds"]):.2f}',
+                        by_turns(arm, compiled['optax.adam'], 'compile_seconds'),
                     )
-                    for name, (trace, compilation) in compilations.items()
+                    for name, arm in compiled.items()
                 ],
             ),
         )
@@ -176,6 +175,7 @@ def compiled_table(result: dict[str, Any]) -> str:
                 f'{least:.1f}',
                 ratio(row['moved_bytes'], adam[row['gradient']]),
                 f'{row["copied_bytes"] / numbers:.1f}',
+                f'{row["cached_bytes"] / numbers:.1f}',
                 f'{row["temporary_bytes"] / numbers:.1f}',
             )
         )
@@ -187,6 +187,7 @@ def compiled_table(result: dict[str, Any]) -> str:
         'at least',
         '× optax.adam',
         'of it copies',
+        'of it cached',
         'temporary',
     )
     return '\n'.join(
@@ -197,6 +198,14 @@ def compiled_table(result: dict[str, Any]) -> str:
             markdown(header, rows),
         )
     )
+
+
+def by_turns(arm: dict[str, Any], other: dict[str, Any], key: str) -> str:
+    """The median quotient of two arms' times in the same turn.
+
+    A process compiles more slowly the more it has compiled.
+    """
+    return f'{median(map(truediv, arm[key], other[key])):.2f}'
 
 
 def ratio(a: float, b: float) -> str:

@@ -19,7 +19,7 @@ from benchmarks import compare, compiled, gpu, hlo, jax_arms, results, trees, up
 from benchmarks.gpu import Job
 from benchmarks.gradients import GRADIENTS, factors
 from benchmarks.jax_arms import lower_step, naive_diffgrad
-from benchmarks.tables import table_of, update_table
+from benchmarks.tables import by_turns, table_of, update_table
 from benchmarks.throughput import forward_flops
 from benchmarks.timing import SAMPLES, Running, interleave
 from diffgrad_optax import diffgrad
@@ -173,8 +173,10 @@ def test_the_table_of_compiled_updates_compares_with_adam():
         ['40.0', '24.0', '1.00', '0.0'],
     ]
     (naive,) = [line for line in lines if line.startswith('| naive | materialized')]
-    *_, copied, temporary = naive.removesuffix(' |').split(' | ')
+    *_, copied, cached, temporary = naive.removesuffix(' |').split(' | ')
     assert copied == '16.0'
+    # All but the first reads of the parameter, of both moments and of the old gradient.
+    assert cached == '28.0'
     # The gradient, and the old one that is saved.
     assert temporary == '8.0'
 
@@ -359,6 +361,11 @@ def test_the_table_of_costs_subtracts_the_gradient():
     assert title.endswith('a CPU, jax 1, torch missing, commit c, MALLOC_ARENA_MAX=1')
     assert adam == '| optax.adam | 8.0 | 40.0 | 1.00 | 7 |'
     assert ours == '| diffgrad | 8.0 | 100.0 | 2.50 | 7 |'
+
+
+def test_compilations_are_compared_turn_by_turn():
+    ours, other = {'seconds': [2.0, 9.0, 8.0]}, {'seconds': [1.0, 3.0, 8.0]}
+    assert by_turns(ours, other, 'seconds') == '2.00'
 
 
 def test_without_a_gpu_it_refuses(monkeypatch):
