@@ -69,8 +69,8 @@ def quantize_state(
     Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
     instead of 12, Adam's 2.1 instead of 8. Rounding is noise, by which a step of
     diffGrad is off by some 8% of its length where gradients of a block differ by a few
-    factors of ten. Time: on a GPU XLA makes two large kernels of each array, one for its
-    scales and one for the rest, if `inner` works element by element; on a CPU it is
+    factors of ten. Time: on a GPU XLA makes two large kernels of each array, one for
+    its scales and one for the rest, if `inner` works element by element; on a CPU it is
     several times slower than float32.
 
     The step of `inner` is written twice, for the scales and for the codes. Under
