@@ -199,17 +199,12 @@ def quantize_state(
 
         grads_at = dict(jax.tree_util.tree_leaves_with_path(updates))
         number_of = {path: number for number, path in enumerate(grads_at)}
-        paths = [
-            path for path, _ in jax.tree_util.tree_leaves_with_path(state.inner_state)
-        ]
 
         @functools.cache
         def hashes(path: Any) -> jax.Array:
             return _codes.hashes(grads_at[path], number_of[path])
 
-        def encoded(
-            index: int, path: Any, leaf: Any, codes: Any, scale: Any
-        ) -> tuple[Any, Any]:
+        def encoded(index: int, path: Any, leaf: Any, codes: Any, scale: Any) -> Any:
             prefix, _ = split(path, grads_at)
             r = _codes.thresholds(hashes(path[len(prefix) :]), index, count)
             return _codes.encode(leaf, scale, r, codes.dtype), scale
@@ -234,6 +229,7 @@ def quantize_state(
         inner_state, _ = _unzip(treedef, again)
         new_updates, leaves = step(state._replace(inner_state=inner_state))
 
+        paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(state.inner_state)]
         new_pairs = [
             (leaf, None) if scale is None else encoded(index, path, leaf, codes, scale)
             for index, (path, leaf, (codes, scale)) in enumerate(

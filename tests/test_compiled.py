@@ -5,11 +5,13 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax import lax
 
 from diffgrad_optax import (
+    _codes,
     adadiff,
     diffgrad,
     diffgradw,
@@ -173,3 +175,18 @@ def test_8_bit_arrays_do_not_wait_for_each_other():
 def test_8_bit_arrays_of_a_parameter_share_the_hash_of_its_places():
     text = lowered_for_a_gpu(quantize_state(diffgrad(1e-3)))
     assert len(re.findall(r'stablehlo.iota dim = ', text)) == 2  # one for each axis
+
+
+def test_parameters_of_one_shape_do_not_share_it(monkeypatch):
+    """XLA for a GPU would compute it once, and join the updates of all of them."""
+    made = []
+    monkeypatch.setattr(
+        _codes,
+        'hashes',
+        lambda *args, of=_codes.hashes: made.append(of(*args)) or made[-1],
+    )
+    params = [jnp.ones((32, 128))] * 3
+    optimizer = quantize_state(diffgrad(1e-3))
+    optimizer.update(params, optimizer.init(params), params)
+    first, *others = made
+    assert [np.mean(other == first) for other in others] == [0, 0]

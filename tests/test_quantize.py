@@ -481,6 +481,22 @@ def test_compiled_codes_are_the_eager_ones_but_for_a_few():
         )
 
 
+def test_equal_numbers_of_two_arrays_or_two_parameters_are_rounded_apart():
+    (grads,) = gradients(1)
+    opt = quantize_state(scale_by_diffgrad(b1=0.0), min_size=0)
+    tree = {'a': grads, 'b': grads}
+    _, state = opt.update(tree, opt.init(tree))
+    inner = state.inner_state
+    chex.assert_trees_all_equal(state.scales.prev_grad, state.scales.inner_state.mu)
+    for one, other in (
+        (inner.prev_grad['a'], inner.inner_state.mu['a']),
+        (inner.prev_grad['a'], inner.prev_grad['b']),
+        (inner.inner_state.nu['a'], inner.inner_state.nu['b']),
+    ):
+        # Both round up, or both down, in half of the places.
+        assert 0.4 < np.mean(one == other) < 0.8
+
+
 def test_an_untouched_state_does_not_drift():
     frozen = optax.conditionally_transform(
         scale_by_diffgrad(), lambda step, live: live, forward_extra_args=True

@@ -222,6 +222,24 @@ def test_recorded_8_bit_runs_end_within_a_standard_deviation_as_the_readme_says(
         assert cell in (ROOT / 'README.md').read_text()
 
 
+@pytest.mark.parametrize(
+    ('images', 'file', 'seeds'),
+    [
+        ('digits', 'digits-8bit.json', 5),
+        ('digits', 'digits-8bit.json', 20),
+        ('CIFAR-10, 5,000', 'cifar10-jpeg-5000-8bit.json', 5),
+    ],
+)
+def test_accuracies_in_8_bits_are_those_of_the_page(images, file, seeds):
+    cells = []
+    for name in ('diffgrad+quantized', 'diffgrad'):
+        by_seed = accuracies(name, file)
+        values = [by_seed[seed] for seed in range(seeds)]
+        cells.append(f'{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}')
+    row = f'| {images} | {seeds} | {" | ".join(cells)} |\n'
+    assert row in (ROOT / 'docs/performance.md').read_text()
+
+
 @pytest.mark.parametrize('name', ['diffgrad', 'mars'])
 def test_a_search_for_nans_finds_none_in_what_is_only_waited_for(name):
     # The bits of a bfloat16 number are more than float8_e4m3fn holds.
