@@ -1,8 +1,10 @@
 """Numbers in 8 bits with one scale for each block, companded, their rounding fair.
 
-The equations are those of :func:`quantize_state`.
+The equations are those of :func:`quantize_state`. What is jitted here is traced once
+for all arrays of a shape.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ _THRESHOLD_BITS = 11
 _SHIFT = 1.5 * 2.0**23
 
 
+@jax.jit
 def decode(codes: jax.Array, scale: jax.Array) -> jax.Array:
     """The float32 numbers whose codes these are."""
     s = codes.astype(jnp.float32) / np.iinfo(codes.dtype).max
@@ -28,6 +31,7 @@ def decode(codes: jax.Array, scale: jax.Array) -> jax.Array:
     return s * _spread(scale, codes.shape)
 
 
+@partial(jax.jit, static_argnames=('block', 'dtype'))
 def largest(x: jax.Array, block: int, dtype: Any) -> jax.Array:
     """The scale of each block of `x`; NaN if a number has no code of `dtype`."""
     size = jnp.abs(x.astype(jnp.float32))
@@ -36,6 +40,7 @@ def largest(x: jax.Array, block: int, dtype: Any) -> jax.Array:
     return jnp.max(size.reshape(*x.shape[:-1], -1, block), axis=-1)
 
 
+@partial(jax.jit, static_argnames='dtype')
 def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Array:
     """Codes of `x`, rounded by the thresholds `r`.
 
@@ -43,10 +48,11 @@ def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Arra
     what makes `x`.
     """
     x = x.astype(jnp.float32)
-    # A division a block. All zeros have the code 0, those in blocks of scale 0 too.
-    inverse = 1 / jnp.maximum(scale, np.finfo(np.float32).tiny)
+    # A division a block: of 4, which stays in float32's normal numbers at both ends.
+    # All zeros have the code 0, those in blocks of scale 0 too.
+    inverse = 4 / jnp.maximum(scale, 2 * np.finfo(np.float32).tiny)
     # More than 1 is what was rounded otherwise when the scale was computed.
-    size = jnp.minimum(jnp.abs(x) * _spread(inverse, x.shape), 1)
+    size = jnp.minimum(0.25 * (jnp.abs(x) * _spread(inverse, x.shape)), 1)
     top = np.iinfo(dtype).max
     if dtype == jnp.uint8:
         c = jnp.floor(top * jnp.sqrt(jnp.sqrt(size)) + (1 - r))
@@ -61,26 +67,30 @@ def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Arra
     return lax.bitcast_convert_type(c + _SHIFT, jnp.int32).astype(dtype)
 
 
-def hashes(x: jax.Array, index: int) -> jax.Array:
-    """Bits of each place of `x`, parameter number `index`; sharded like it.
+def hashes(x: jax.Array, number: int) -> jax.Array:
+    """Bits of each place of `x`, which is parameter `number`; sharded like it.
 
     So that neighbours do not start side by side.
     """
     places = [lax.broadcasted_iota(jnp.uint32, x.shape, axis) for axis in range(x.ndim)]
-    # All places are added first, then the index: XLA would compute what has one axis
-    # apart, or what arrays of one shape have in common, and join the updates of all
-    # that read it.
+    # All places are added first, then the number: XLA would compute what has one axis
+    # apart, or what parameters of one shape have in common, and join the updates of all
+    # that read it. Behind a barrier the number is no part of a kernel, and XLA:GPU
+    # compiles one for all parameters of a shape.
     h = sum(places, jnp.full_like(x, 0, dtype=jnp.uint32))
-    h = h ^ np.uint32(index * int(_MIXERS[2]) % 2**32)
+    own = np.uint32(number * int(_MIXERS[2]) % 2**32)
+    hidden: jax.Array = lax.optimization_barrier(own)  # type: ignore[no-untyped-call]
+    h = h ^ hidden
     for place in places:
         h = h * _MIXERS[1] + place
     h = (h ^ (h >> 16)) * _MIXERS[0]
     return h ^ (h >> 15)
 
 
-def thresholds(hashes: jax.Array, index: int, count: jax.typing.ArrayLike) -> jax.Array:
-    """Numbers in (0, 1) that turn with `count`, for array number `index` of a state."""
-    factor = np.uint32(pow(int(_MIXERS[1]), index + 1, 2**32))
+@partial(jax.jit, static_argnames='field')
+def thresholds(hashes: jax.Array, field: int, count: jax.typing.ArrayLike) -> jax.Array:
+    """Numbers in (0, 1) that turn with `count`, for one of the fields of a state."""
+    factor = np.uint32(pow(int(_MIXERS[1]), field + 1, 2**32))
     turn = jnp.asarray(count).astype(jnp.uint32) * _GOLDEN
     h = (hashes * factor + turn) >> (32 - _THRESHOLD_BITS)
     # The first bits behind the point of 1, and half a unit of the last of them more.

@@ -199,14 +199,16 @@ def quantize_state(
 
         grads_at = dict(jax.tree_util.tree_leaves_with_path(updates))
         number_of = {path: number for number, path in enumerate(grads_at)}
+        fields: dict[Any, int] = {}
 
         @functools.cache
         def hashes(path: Any) -> jax.Array:
             return _codes.hashes(grads_at[path], number_of[path])
 
-        def encoded(index: int, path: Any, leaf: Any, codes: Any, scale: Any) -> Any:
+        def encoded(path: Any, leaf: Any, codes: Any, scale: Any) -> Any:
             prefix, _ = split(path, grads_at)
-            r = _codes.thresholds(hashes(path[len(prefix) :]), index, count)
+            field = fields.setdefault(prefix, len(fields))
+            r = _codes.thresholds(hashes(path[len(prefix) :]), field, count)
             return _codes.encode(leaf, scale, r, codes.dtype), scale
 
         def behind_scale(leaf: Any, codes: Any, scale: Any) -> Any:
@@ -231,10 +233,8 @@ def quantize_state(
 
         paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(state.inner_state)]
         new_pairs = [
-            (leaf, None) if scale is None else encoded(index, path, leaf, codes, scale)
-            for index, (path, leaf, (codes, scale)) in enumerate(
-                zip(paths, leaves, again, strict=True)
-            )
+            (leaf, None) if scale is None else encoded(path, leaf, codes, scale)
+            for path, leaf, (codes, scale) in zip(paths, leaves, again, strict=True)
         ]
         return optax.tree.cast_like(new_updates, updates), QuantizedState(
             count, *_unzip(treedef, new_pairs)
