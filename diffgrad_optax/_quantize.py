@@ -148,7 +148,7 @@ def quantize_state(
     ...     nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     ...     print(updates[0, 0], updates[0, 64:].mean(), f'{nbytes / 64 / 128:.2f}')
     -0.05 -0.05 12.00
-    -0.05 -0.0498 3.09
+    -0.05 -0.0493 3.09
 
     References:
       Dettmers et al., `8-bit Optimizers via Block-wise Quantization
