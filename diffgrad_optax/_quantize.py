@@ -62,9 +62,8 @@ def quantize_state(
     \rfloor^2) / (2 \lfloor y \rfloor + 1)`, in :math:`y` for the others. :math:`r` in
     (0, 1) turns from step to step by the golden ratio, from a start of each place's
     own: on average :math:`\hat x` is :math:`x`, or :math:`c` is :math:`y`, and what is
-    a code already stays one.
-    Rounding to the nearest code instead would never let a second moment shrink, which
-    loses 1/1000 a step where codes are at least 1/64 apart.
+    a code already stays one. Rounding to the nearest code instead would never let a
+    second moment shrink, which loses 1/1000 a step where codes are at least 1/64 apart.
 
     Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
     instead of 12, Adam's 2.1 instead of 8. Rounding is noise, by which a step of
@@ -236,9 +235,8 @@ def quantize_state(
             (leaf, None) if scale is None else encoded(path, leaf, codes, scale)
             for path, leaf, (codes, scale) in zip(paths, leaves, again, strict=True)
         ]
-        return optax.tree.cast_like(new_updates, updates), QuantizedState(
-            count, *_unzip(treedef, new_pairs)
-        )
+        new_state = QuantizedState(count, *_unzip(treedef, new_pairs))
+        return optax.tree.cast_like(new_updates, updates), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -253,7 +251,6 @@ def decoded(state: QuantizedState) -> optax.OptState:
 
 def _pairs(state: QuantizedState) -> tuple[list[tuple[Any, Any]], Any]:
     """Each leaf of the inner state with its scale, and their tree."""
-    leaves: list[Any]
     treedef: Any
     leaves, treedef = jax.tree.flatten(state.inner_state)
     return list(zip(leaves, treedef.flatten_up_to(state.scales), strict=True)), treedef

@@ -127,9 +127,9 @@ def test_the_bare_gradient_as_state_would_be_copied(gradient):
     assert whole_copies(bare(), gradient)
 
 
-def lowered_for_a_gpu(optimizer):
+def lowered_for_a_gpu(optimizer, parameters=1):
     """The operations of an update, before XLA for a GPU sees them."""
-    params = jnp.ones((32, 128))
+    params = [jnp.ones((32, 128))] * parameters
     state = optimizer.init(params)
     traced = jax.jit(optimizer.update).trace(params, state, params)
     return traced.lower(lowering_platforms=('cuda',)).as_text()
@@ -194,3 +194,13 @@ def test_parameters_of_one_shape_do_not_share_it(monkeypatch):
     optimizer.update(params, optimizer.init(params), params)
     first, *others = made
     assert [np.mean(other == first) for other in others] == [0, 0]
+
+
+def test_parameters_of_one_shape_have_one_kernel_on_a_gpu():
+    """XLA would make a parameter's number a part of it, but for a barrier."""
+    text = lowered_for_a_gpu(quantize_state(diffgrad(1e-3)), parameters=3)
+    hidden = re.findall(
+        r'(%\w+) = stablehlo.optimization_barrier .* : tensor<ui32>', text
+    )
+    mixed = re.findall(r'stablehlo.broadcast_in_dim (%\w+), .*\(tensor<ui32>\)', text)
+    assert len(hidden) == 3 and set(hidden) <= set(mixed)
