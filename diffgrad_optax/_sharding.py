@@ -1,6 +1,7 @@
 """State that lies where its parameters lie."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,12 +53,24 @@ def false_like(array: jax.Array) -> jax.Array:
 def device_shape(array: Any) -> tuple[int, ...]:
     """The shape of what one device holds of `array`, as far as that is known.
 
-    It is known of concrete arrays, and of traced ones whose axes are explicit.
+    It is known of concrete arrays, and of traced ones along explicit and manual axes.
     """
-    traced = isinstance(array, jax.core.Tracer)
-    sharding = getattr(jax.typeof(array) if traced else array, 'sharding', None)
     shape: tuple[int, ...] = array.shape
-    return sharding.shard_shape(shape) if sharding else shape
+    if not isinstance(array, jax.core.Tracer):
+        sharding = getattr(array, 'sharding', None)
+        return sharding.shard_shape(shape) if sharding else shape
+    # `shard_shape` refuses manual axes, along which a shape is that of a device.
+    sharding = jax.typeof(array).sharding
+    parts = sharding.mesh.shape
+    return tuple(
+        size // math.prod(parts[name] for name in _names(split_over))
+        for size, split_over in zip(shape, sharding.spec, strict=True)
+    )
+
+
+def _names(split_over: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names in one entry of a partition spec."""
+    return (split_over,) if isinstance(split_over, str) else split_over or ()
 
 
 def split(path: Any, params_at: dict[Any, Any]) -> tuple[Any, Any]:

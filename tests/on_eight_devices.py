@@ -197,12 +197,39 @@ def blocks_on_two_devices(axis_type):
     }
 
 
+def inside_manual_axes(axis_type):
+    """How unlike the state is that devices make and update inside `jax.shard_map`.
+
+    The first axis of the mesh is manual alone, then both, and that of `jax.pmap` is.
+    """
+    optimizer = quantize_state(diffgrad(0.1), block_size=16, min_size=0)
+    mesh = jax.make_mesh((4, 2), ('x', 'y'), axis_types=(axis_type, axis_type))
+    grads = np.random.default_rng(0).normal(size=(16, 64)).astype('float32')
+
+    def steps(grads):
+        _, state = optimizer.update(grads, optimizer.init(grads))
+        return optax.tree.get(state.scales, 'prev_grad')
+
+    differences = []
+    with jax.set_mesh(mesh):
+        for names, spec in (({'x'}, P('x')), ({'x', 'y'}, P('x', 'y'))):
+            split = jax.shard_map(
+                steps, axis_names=names, in_specs=spec, out_specs=spec
+            )
+            put = jax.device_put(grads, NamedSharding(mesh, P('x', 'y')))
+            differences.append(difference(jax.jit(split)(put), steps(grads)))
+    apart = jax.pmap(steps)(grads.reshape(8, 2, 64)).reshape(16, -1)
+    return [*differences, difference(apart, steps(grads))]
+
+
 def main(directory):
     """Prints what was found, by transformation and kind of axes."""
     found = {
         f'blocks, {axis_type.name}': blocks_on_two_devices(axis_type)
         for axis_type in (AxisType.Auto, AxisType.Explicit)
     }
+    for axis_type in (AxisType.Auto, AxisType.Explicit):
+        found[f'manual, {axis_type.name}'] = inside_manual_axes(axis_type)
     for name, optimizer in transformations():
         for axis_type in (AxisType.Auto, AxisType.Explicit):
             facts = on_mesh(optimizer, axis_type, f'{directory}/{name}')

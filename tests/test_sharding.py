@@ -83,6 +83,8 @@ def test_state_follows_its_parameters_and_devices_exchange_only_what_is_summed(
 ):
     found = on_eight_devices(tmp_path)
     assert_blocks_stay_on_their_device(*(found.pop(f'blocks, {axes}') for axes in AXES))
+    for axes in AXES:
+        assert found.pop(f'manual, {axes}') == [0, 0, 0]
     assert not {
         name: complaints
         for name in NAMES
