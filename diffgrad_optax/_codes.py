@@ -16,9 +16,11 @@ from jax import lax
 _GOLDEN = np.uint32(0x9E3779B9)
 # Odd numbers that mix bits, from the finalizers of MurmurHash3 and lowbias32.
 _MIXERS = (np.uint32(0x7FEB352D), np.uint32(0x846CA68B), np.uint32(0x85EBCA6B))
-# Rounding thresholds have so many bits. More would let the rounding errors of float32
-# move a number that is a code already; fewer would lose the small changes of moments.
-_THRESHOLD_BITS = 11
+# Rounding thresholds have so many bits. Moments change by small parts of a code.
+_THRESHOLD_BITS = 22
+# Thresholds keep this part of a code away from it: rounding errors of float32 come to a
+# quarter of that, or to a half where division and root are approximate.
+_CLEARANCE = 2.0**-20
 # Added to a small whole number, it leaves that in the low bits of float32.
 _SHIFT = 1.5 * 2.0**23
 
@@ -55,13 +57,14 @@ def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Arra
     size = jnp.minimum(0.25 * (jnp.abs(x) * _spread(inverse, x.shape)), 1)
     top = np.iinfo(dtype).max
     if dtype == jnp.uint8:
-        c = jnp.floor(top * jnp.sqrt(jnp.sqrt(size)) + (1 - r))
+        y = top * jnp.sqrt(jnp.sqrt(size))
+        c = jnp.floor(y + (1 - _clear(r, y)))
         c = jnp.where(x > 0, jnp.maximum(c, 1), c)
     else:
         square = top**2 * size
         c = jnp.floor(jnp.sqrt(square))
         # How far it is from the square of the code to that of the next.
-        c = jnp.where(square - c * c >= r * (2 * c + 1), c + 1, c)
+        c = jnp.where(square - c * c >= _clear(r, c) * (2 * c + 1), c + 1, c)
         c = jnp.where(x < 0, -c, c)
     # Of all numbers these fit; a conversion would ask each.
     return lax.bitcast_convert_type(c + _SHIFT, jnp.int32).astype(dtype)
@@ -103,3 +106,8 @@ def _spread(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Each block's scale for all of its numbers."""
     block = shape[-1] // scale.shape[-1]
     return jnp.broadcast_to(scale[..., None], (*scale.shape, block)).reshape(shape)
+
+
+def _clear(r: jax.Array, code: jax.Array) -> jax.Array:
+    """Thresholds that no rounding error reaches, so that what is a code stays one."""
+    return r + (0.5 - r) * (2 * _CLEARANCE * code)

@@ -61,16 +61,18 @@ def quantize_state(
     least :math:`r`: in :math:`x` for signed numbers, :math:`(y^2 - \lfloor y
     \rfloor^2) / (2 \lfloor y \rfloor + 1)`, in :math:`y` for the others. :math:`r` in
     (0, 1) turns from step to step by the golden ratio, from a start of each place's
-    own: on average :math:`\hat x` is :math:`x`, or :math:`c` is :math:`y`, and what is
-    a code already stays one. Rounding to the nearest code instead would never let a
-    second moment shrink, which loses 1/1000 a step where codes are at least 1/64 apart.
+    own: while :math:`x` keeps still, :math:`\hat x` is :math:`x` on average, or
+    :math:`c` is :math:`y`, and what is a code already stays one. (A momentum that goes
+    through a cycle of a few steps may stay off by about the gap of two codes.) Rounding
+    to the nearest code instead would never let a second moment shrink, which loses
+    1/1000 a step where codes are at least 1/64 apart.
 
     Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
     instead of 12, Adam's 2.1 instead of 8. Rounding is noise, by which a step of
-    diffGrad is off by some 8% of its length where gradients of a block differ by a few
-    factors of ten. Time: on a GPU XLA makes two large kernels of each array, one for
-    its scales and one for the rest, if `inner` works element by element; on a CPU it is
-    several times slower than float32.
+    diffGrad is off by some 9% of its length where gradients of a block differ by a
+    factor of 100, and by 40% where by 10,000. Time: on a GPU XLA makes two large
+    kernels of each array, one for its scales and one for the rest, if `inner` works
+    element by element; on a CPU it is several times slower than float32.
 
     The step of `inner` is written twice, for the scales and for the codes. Under
     :func:`jax.jit` XLA drops from the first what no stored number depends on; prints
@@ -79,33 +81,41 @@ def quantize_state(
     Worst error: 1/63 of the block's largest :math:`|x|` for signed numbers, and
     1/127 of its largest :math:`\sqrt x` for non-negative ones, which is a whole code
     where codes are widest apart; it shrinks with :math:`y`, to 1/16129 and 1/65025. A
-    positive number of the non-negative kind is never stored as 0 (and is read as 0
-    only where :math:`a` is below 5e-29): a step that is divided by it may be wrong, but
-    is not infinite. A block with a number that is NaN, infinite, or negative under one
-    of the names in `nonnegative`, is not finite when it is read, as a whole.
+    positive number of the non-negative kind is never stored as 0: a step that is
+    divided by it may be wrong, but is not infinite. (All this of numbers that are
+    normal in float32; where :math:`a` is below 5e-29 small codes are read as 0.) A
+    block with a number that is NaN, infinite, or negative under one of the names in
+    `nonnegative`, is not finite when it is read, as a whole.
 
     Sharding: where the last axis is split over devices, `block_size` must divide
     each device's part of it. 768 numbers on 8 devices are 96 on each, so that blocks
     of 128 would lie on two: give ``block_size=32``. `init` refuses such blocks where
     it knows the sharding, that is of concrete arrays and of explicit axes. Inside
     :func:`jax.jit` with automatic axes it does not, and XLA would gather the state
-    on every device.
+    on every device. Inside :func:`jax.shard_map` each device has blocks of its own
+    part, rounded as those in the same places of another's.
 
     Exact stay all arrays that are not shaped like a parameter, that have less than
     `min_size` elements, or whose last axis has no divisor in common with
     `block_size` that is 16 or more (or `block_size` itself if that is less); so do
-    float64, complex and 8-bit floating numbers.
+    integers, float64, complex and 8-bit floating numbers.
 
     Not for moments that must fit each other to the last digit: the variance
     ν - μ² of ``optax.rmsprop(centered=True)`` may become negative, and its root
-    NaN. `optax.sm3` calls its momentum `nu`: give ``nonnegative=()``. The
+    NaN. Nor for running maxima, which rise with the noise: AMSGrad's steps become
+    shorter by some percent. Nor for `optax.contrib.cocob`, whose sums are divided by
+    under other names, nor to take derivatives through: codes have none.
+
+    `optax.sm3` calls its momentum `nu`: give ``nonnegative=()``. The
     unfactored second moments of `optax.adafactor` are `v`, which is a signed
     moment in `optax.adan`: give ``nonnegative=('v',)`` for the former.
     ``optax.tree.get`` and ``optax.tree.set`` find a name in `inner_state` and in
     `scales`: give them the former, or ``filtering=lambda path, x: x is not None``
     for what is exact, such as an injected learning rate.
+    `optax.tree.map_params` takes no second tree where something is exact.
     :func:`optax.inject_hyperparams` goes inside, or around a function that makes
-    all of it: block size and names are static.
+    all of it: block size and names are static. `optax.lookahead` goes around it, or all
+    stays exact, as no path in the state ends like one in its parameters.
 
     Deviations. Dettmers et al. have blocks of 2048, a table of codes and the
     nearest code. FlashOptim compands signed numbers by :math:`2s / (1 + |s|)`, and
@@ -117,8 +127,8 @@ def quantize_state(
         common divisor of it and the last axis. Static.
       min_size: arrays with fewer elements stay exact, >= 0. Static.
       nonnegative: names of state fields (as in optax's NamedTuples) whose arrays
-        are never negative. The default has those of optax and of this package.
-        Static.
+        are never negative. The default has those of optax, but for cocob's, and of
+        this package. Static.
       exact: names of state fields to leave alone. The default has those in which
         optax keeps copies of parameters, or what it takes differences of. Static.
 
@@ -296,5 +306,6 @@ def _check_names(name: str, value: Any) -> None:
         isinstance(field, str) for field in value
     ):
         raise TypeError(
-            f"{name} must be a tuple of field names such as ('nu',), got {value!r}"
+            f'{name} must be a tuple or list of field names '
+            f"such as ('nu',), got {value!r}"
         )
