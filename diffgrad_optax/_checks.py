@@ -81,6 +81,21 @@ def check_inner(inner: Any) -> None:
         )
 
 
+def check_names(name: str, value: Any) -> None:
+    """Refuses what is no sequence of names.
+
+    Raises:
+      TypeError: if it is no tuple or list, or holds anything but strings.
+    """
+    if not isinstance(value, (tuple, list)) or not all(
+        isinstance(field, str) for field in value
+    ):
+        raise TypeError(
+            f'{name} must be a tuple or list of field names '
+            f"such as ('nu',), got {value!r}"
+        )
+
+
 def check_flag(name: str, value: Any) -> None:
     """Refuses, with a TypeError, what is neither True nor False."""
     if not isinstance(value, (bool, np.bool_)):

@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from diffgrad_optax import _codes
-from diffgrad_optax._checks import check_inner, check_integer
+from diffgrad_optax._checks import check_inner, check_integer, check_names
 from diffgrad_optax._dtypes import stable_dtypes, widened
 from diffgrad_optax._sharding import device_shape, following_params, split
 
@@ -102,20 +102,20 @@ def quantize_state(
 
     Not for moments that must fit each other to the last digit: the variance
     ν - μ² of ``optax.rmsprop(centered=True)`` may become negative, and its root
-    NaN. Nor for running maxima, which rise with the noise: AMSGrad's steps become
-    shorter by some percent. Nor for `optax.contrib.cocob`, whose sums are divided by
-    under other names, nor to take derivatives through: codes have none.
+    NaN. Nor for running maxima, which rise with the noise (AMSGrad's steps shorten by
+    some percent), for `optax.contrib.cocob`, which divides by sums of other names, or
+    to take derivatives through: codes have none.
 
-    `optax.sm3` calls its momentum `nu`: give ``nonnegative=()``. The
-    unfactored second moments of `optax.adafactor` are `v`, which is a signed
-    moment in `optax.adan`: give ``nonnegative=('v',)`` for the former.
+    `optax.sm3` calls its momentum `nu`: give ``nonnegative=()``. The unfactored second
+    moments of `optax.adafactor` are `v`, which is a signed moment in `optax.adan`: give
+    ``nonnegative=('v',)`` for the former.
     ``optax.tree.get`` and ``optax.tree.set`` find a name in `inner_state` and in
     `scales`: give them the former, or ``filtering=lambda path, x: x is not None``
     for what is exact, such as an injected learning rate.
     `optax.tree.map_params` takes no second tree where something is exact.
     :func:`optax.inject_hyperparams` goes inside, or around a function that makes
-    all of it: block size and names are static. `optax.lookahead` goes around it, or all
-    stays exact, as no path in the state ends like one in its parameters.
+    all of it. `optax.lookahead` goes around it, or all stays exact, as no path in the
+    state ends like one in its parameters.
 
     Deviations. Dettmers et al. have blocks of 2048, a table of codes and the
     nearest code. FlashOptim compands signed numbers by :math:`2s / (1 + |s|)`, and
@@ -167,8 +167,8 @@ def quantize_state(
     check_inner(inner)
     check_integer('block_size', block_size, low=1)
     check_integer('min_size', min_size, low=0)
-    _check_names('nonnegative', nonnegative)
-    _check_names('exact', exact)
+    check_names('nonnegative', nonnegative)
+    check_names('exact', exact)
     inner = stable_dtypes(optax.with_extra_args_support(inner))
     inner_init = following_params(inner.init)
 
@@ -298,14 +298,4 @@ def _check_devices(path: Any, param: Any, block: int, block_size: int) -> None:
             f'{jax.tree_util.keystr(path)}, but each device holds {size} along the '
             f'last of its axes {list(param.shape)}: give a block_size that divides '
             f'{size}, such as {math.gcd(size, block)}'
-        )
-
-
-def _check_names(name: str, value: Any) -> None:
-    if not isinstance(value, (tuple, list)) or not all(
-        isinstance(field, str) for field in value
-    ):
-        raise TypeError(
-            f'{name} must be a tuple or list of field names '
-            f"such as ('nu',), got {value!r}"
         )

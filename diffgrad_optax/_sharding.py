@@ -1,7 +1,6 @@
 """State that lies where its parameters lie."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import AbstractMesh, NamedSharding
 
 
 def following_params(
@@ -61,16 +61,8 @@ def device_shape(array: Any) -> tuple[int, ...]:
         return sharding.shard_shape(shape) if sharding else shape
     # `shard_shape` refuses manual axes, along which a shape is that of a device.
     sharding = jax.typeof(array).sharding
-    parts = sharding.mesh.shape
-    return tuple(
-        size // math.prod(parts[name] for name in _names(split_over))
-        for size, split_over in zip(shape, sharding.spec, strict=True)
-    )
-
-
-def _names(split_over: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The names in one entry of a partition spec."""
-    return (split_over,) if isinstance(split_over, str) else split_over or ()
+    mesh = AbstractMesh(sharding.mesh.axis_sizes, sharding.mesh.axis_names)
+    return NamedSharding(mesh, sharding.spec).shard_shape(shape)
 
 
 def split(path: Any, params_at: dict[Any, Any]) -> tuple[Any, Any]:

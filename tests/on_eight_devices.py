@@ -198,7 +198,7 @@ def blocks_on_two_devices(axis_type):
 
 
 def inside_manual_axes(axis_type):
-    """How unlike the state is that devices make and update inside `jax.shard_map`.
+    """How unlike the scales are that devices find inside `jax.shard_map`.
 
     The first axis of the mesh is manual alone, then both, and that of `jax.pmap` is.
     """

@@ -481,13 +481,9 @@ def assert_moments_shrink(kind):
     grads = jnp.zeros((16, 128), jnp.float32).at[:, 0].set(1.0)
     codes = jnp.full(grads.shape, small, DTYPES[kind]).at[:, 0].set(TOPS[kind])
     state = opt.init(grads)
-    state = optax.tree.set(
-        state,
-        lambda path, _: 'inner_state' in jax.tree_util.keystr(path),
-        **{name: codes},
-    )
     state = state._replace(
-        scales=optax.tree.set(state.scales, **{name: jnp.ones((16, 1), jnp.float32)})
+        inner_state=state.inner_state._replace(**{name: codes}),
+        scales=state.scales._replace(**{name: jnp.ones((16, 1), jnp.float32)}),
     )
 
     @jax.jit
