@@ -5,6 +5,7 @@ import importlib
 import json
 import pathlib
 import re
+import subprocess
 import sys
 import time
 
@@ -372,6 +373,14 @@ def test_without_a_gpu_it_refuses(monkeypatch):
     monkeypatch.setattr(gpu, 'has_gpu', lambda: False)
     with pytest.raises(SystemExit, match='sees no GPU'):
         gpu.main([])
+
+
+def test_no_job_imports_what_only_downloads_need():
+    absent = dict.fromkeys(('pooch', 'requests'))
+    modules = sorted({job.command[0] for job in gpu.JOBS})
+    code = f'import importlib, sys; sys.modules.update({absent})'
+    code += ''.join(f'; importlib.import_module({name!r})' for name in modules)
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 @pytest.fixture

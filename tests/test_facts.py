@@ -1,7 +1,9 @@
 """examples/common/facts: which code a result was made with."""
 
+import importlib.metadata
 import subprocess
 
+import jax
 import pytest
 
 from examples.common import facts
@@ -45,3 +47,17 @@ def test_a_copy_without_git_is_told(tmp_path, monkeypatch):
     assert facts.commit() is None
     monkeypatch.setenv('COMMIT', 'c0ffee')
     assert facts.commit() == 'c0ffee'
+
+
+def test_a_checkout_that_is_not_installed_has_a_version(monkeypatch):
+    installed = importlib.metadata.version('diffgrad-optax')
+
+    def version(package):
+        if package == 'diffgrad-optax':
+            raise importlib.metadata.PackageNotFoundError(package)
+        return '1'
+
+    monkeypatch.setattr(facts, 'version', version)
+    versions = facts.facts(jax.make_mesh((1,), ('data',)))['versions']
+    assert versions['diffgrad-optax'] == installed
+    assert versions['optax'] == '1'

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import requests
 
 from examples.common.cli import UserError
 
@@ -81,7 +80,7 @@ def fetch_file(url: str, sha256: str, directory: Path) -> Path:
     name = url.rpartition('/')[2]
     try:
         pooch.retrieve(url, f'sha256:{sha256}', name, directory, progressbar=True)
-    except (OSError, ValueError, requests.RequestException) as error:
+    except (OSError, ValueError) as error:  # those of requests are OSErrors
         raise UserError(
             f'could not fetch {url} ({printable(error)}): download the data by other '
             'means, put it in a folder and name that with --data-dir'

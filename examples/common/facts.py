@@ -10,8 +10,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+import diffgrad_optax
+
 OUTSIDE_DOCS = ('--', ':(top)', ':(top,exclude)docs')
-PACKAGES = ('diffgrad-optax', 'flax', 'jax', 'jaxlib', 'optax')
+PACKAGES = ('flax', 'jax', 'jaxlib', 'optax')
 
 
 def facts(mesh: Mesh) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def facts(mesh: Mesh) -> dict[str, Any]:
         'processes': jax.process_count(),
         'versions': {
             'python': platform.python_version(),
+            'diffgrad-optax': diffgrad_optax.__version__,
             **{package: version(package) for package in PACKAGES},
         },
     }
