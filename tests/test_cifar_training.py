@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from devices import cpu_devices
 from flax import nnx
 
 from examples.cifar import device_data, training
@@ -420,11 +421,7 @@ def test_four_devices_share_the_batch_and_find_what_one_finds():
             'import json, test_cifar_training as tests\n'
             'print(json.dumps(tests.sizes_and_losses()))',
         ],
-        env=os.environ
-        | {
-            'PYTHONPATH': here,
-            'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
-        },
+        env=os.environ | cpu_devices(4) | {'PYTHONPATH': here},
         cwd=os.path.dirname(here),
         capture_output=True,
         text=True,

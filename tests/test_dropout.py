@@ -16,6 +16,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 import references
+from devices import cpu_devices
 from problems import gradient_trajectory, initial_params
 from test_trajectories import assert_all_steps_close, per_array, run
 
@@ -515,7 +516,7 @@ def found_on_eight_devices():
     script = ON_EIGHT_DEVICES.format(specs=SPECS)
     child = subprocess.run(
         [sys.executable, '-c', script],
-        env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'},
+        env=os.environ | cpu_devices(8),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from devices import cpu_devices
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -253,13 +254,12 @@ def found_on_eight():
         subprocess.Popen(
             [sys.executable, '-c', ON_DEVICES.format(tests=here)],
             env=os.environ
+            # What is compiled for one step need not be fast.
+            | cpu_devices(4, '--xla_backend_optimization_level=0')
             | {
                 'JAX_COORDINATOR_ADDRESS': address,
                 'JAX_NUM_PROCESSES': '2',
                 'JAX_PROCESS_ID': str(index),
-                # What is compiled for one step need not be fast.
-                'XLA_FLAGS': '--xla_force_host_platform_device_count=4 '
-                '--xla_backend_optimization_level=0',
             },
             cwd=os.path.dirname(here),
             stdout=subprocess.PIPE,

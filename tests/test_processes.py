@@ -8,13 +8,10 @@ import jax
 import kills
 import numpy as np
 import pytest
+from devices import cpu_devices
 
 from examples.common import processes
 from examples.common.cli import UserError
-
-
-def devices(count):
-    return {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'}
 
 
 def start_two(config, cache, **arguments):
@@ -27,7 +24,7 @@ def start_two(config, cache, **arguments):
             config,
             cache,
             environment={
-                **devices(4),
+                **cpu_devices(4),
                 'JAX_COORDINATOR_ADDRESS': address,
                 'JAX_NUM_PROCESSES': '2',
                 'JAX_PROCESS_ID': str(index),
@@ -50,7 +47,7 @@ def test_two_processes_make_the_run_of_one_and_any_devices_go_on_with_it(tmp_pat
         for name in ('one', 'two', 'four')
     )
     cache = tmp_path / 'cache'
-    assert exit_codes(kills.start(one, cache, environment=devices(8))) == [0]
+    assert exit_codes(kills.start(one, cache, environment=cpu_devices(8))) == [0]
     expected = kills.metrics(one.out_dir)
 
     assert exit_codes(*start_two(two, cache)) == [0, 0]
@@ -62,7 +59,7 @@ def test_two_processes_make_the_run_of_one_and_any_devices_go_on_with_it(tmp_pat
     shutil.copytree(two.out_dir, four.out_dir)
     for path in (two.out_dir, four.out_dir):
         shutil.rmtree(path / 'checkpoints' / '3')
-    four_devices = kills.start(four, cache, environment=devices(4))
+    four_devices = kills.start(four, cache, environment=cpu_devices(4))
     assert exit_codes(four_devices, *start_two(two, cache)) == [0, 0, 0]
     for path in (two.out_dir, four.out_dir):
         assert_close(kills.metrics(path), expected)

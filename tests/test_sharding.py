@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from devices import cpu_devices
 from on_eight_devices import EVERY_KIND
 from registry import REGISTRY, Entry
 
@@ -27,11 +28,7 @@ REDUCTIONS = 2 + 1
 def on_eight_devices(directory):
     child = subprocess.run(
         [sys.executable, TESTS / 'on_eight_devices.py', directory],
-        env=os.environ
-        | {
-            'PYTHONPATH': str(TESTS),
-            'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-        },
+        env=os.environ | cpu_devices(8) | {'PYTHONPATH': str(TESTS)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
