@@ -50,6 +50,7 @@ JOBS = (
     update('array', 'float32', 1.5),
     update('billion', 'float32', 2.5),
     Job('throughput', ('benchmarks.throughput',), 4.0, reads_images=True),
+    Job('correctness', ('benchmarks.correctness',), 3.0),
     update('decoder', 'float32', 4.0, *WITHOUT_8_BITS),
     update('billion', 'bfloat16', 2.5),
     update('resnet50', 'bfloat16', 2.0),

@@ -5,6 +5,7 @@ python -m benchmarks.tables benchmarks/results/*/*.json
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from operator import truediv
 from pathlib import Path
@@ -200,6 +201,22 @@ def compiled_table(result: dict[str, Any]) -> str:
     )
 
 
+def correctness_table(result: dict[str, Any]) -> str:
+    """Of a result of `correctness`."""
+    failed = Counter(name.partition('::')[0] for name in result['failed'])
+    rows = [
+        (name, str(result['passed'].get(name, 0)), str(failed[name]))
+        for name in sorted({*result['passed'], *failed})
+    ]
+    return '\n'.join(
+        (
+            f'{title(result)}\n',
+            markdown(('tests', 'passed', 'failed'), rows),
+            *(f'- `{name}`: {said}' for name, said in result['failed'].items()),
+        )
+    )
+
+
 def by_turns(arm: dict[str, Any], other: dict[str, Any], key: str) -> str:
     """The median quotient of two arms' times in the same turn.
 
@@ -219,6 +236,8 @@ def table_of(result: dict[str, Any]) -> Callable[[dict[str, Any]], str]:
         return compiled_table
     if 'optimizers' in result:
         return costs_table
+    if 'passed' in result:
+        return correctness_table
     return update_table if 'tree' in result else throughput_table
 
 

@@ -16,7 +16,17 @@ import optax
 import pytest
 from flax import nnx
 
-from benchmarks import compare, compiled, gpu, hlo, jax_arms, results, trees, update
+from benchmarks import (
+    compare,
+    compiled,
+    correctness,
+    gpu,
+    hlo,
+    jax_arms,
+    results,
+    trees,
+    update,
+)
 from benchmarks.gpu import Job
 from benchmarks.gradients import GRADIENTS, factors
 from benchmarks.jax_arms import lower_step, naive_diffgrad
@@ -280,7 +290,7 @@ def test_failed_write_leaves_nothing(tmp_path):
 @pytest.mark.parametrize('out_dir', [None, results.RESULTS, results.RESULTS / 'gpu'])
 def test_smoke_is_kept_out_of_the_results(out_dir):
     arguments = [] if out_dir is None else ['--out-dir', str(out_dir)]
-    for main in (compare.main, gpu.main, update.main):
+    for main in (compare.main, correctness.main, gpu.main, update.main):
         with pytest.raises(SystemExit, match='--smoke needs an --out-dir'):
             main(['--smoke', *arguments])
 
@@ -381,6 +391,38 @@ def test_no_job_imports_what_only_downloads_need():
     code = f'import importlib, sys; sys.modules.update({absent})'
     code += ''.join(f'; importlib.import_module({name!r})' for name in modules)
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.fixture
+def two_tests(tmp_path, monkeypatch):
+    """A file of tests, one of which fails, in the place of the optimizers'."""
+    (tmp_path / 'test_two.py').write_text(
+        'def test_good():\n    pass\n\n'
+        'def test_bad():\n    assert 1 == 2, "an error\\nof two lines"\n'
+    )
+    monkeypatch.setattr(correctness, 'TESTS', tmp_path)
+    monkeypatch.setattr(correctness, 'FILES', ('test_two.py',))
+    monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'true')
+    return tmp_path
+
+
+def test_tests_that_fail_on_a_device_are_part_of_its_result(two_tests, capsys):
+    correctness.main(['--workers', '1', '--out-dir', str(two_tests / 'out')])
+    result = json.loads((two_tests / 'out/correctness.json').read_text())
+    (file,) = result['passed']
+    assert file.endswith('test_two.py')
+    assert result['passed'] == {file: 1}
+    assert result['failed'] == {f'{file}::test_bad': 'AssertionError: an error'}
+    table = capsys.readouterr().out
+    assert f'| {file} | 1 | 1 |' in table
+    assert f'- `{file}::test_bad`: AssertionError: an error' in table
+
+
+def test_tests_that_could_not_be_run_leave_no_result(two_tests):
+    (two_tests / 'test_two.py').write_text('import no_such_module')
+    with pytest.raises(SystemExit, match='no_such_module'):
+        correctness.main(['--workers', '1', '--out-dir', str(two_tests / 'out')])
+    assert not (two_tests / 'out').exists()
 
 
 @pytest.fixture
