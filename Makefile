@@ -54,7 +54,7 @@ bench: $(VENV)/bench
 # A machine with a GPU may have no network: nothing is installed.
 gpu:
 	$(PYTHON) -m benchmarks.gpu --minutes $(MINUTES) \
-	    $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	    $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(if $(OUT_DIR),--out-dir $(OUT_DIR))
 
 compiled: $(VENV)-cuda/ready
 	$(VENV)-cuda/bin/python -m benchmarks.compiled

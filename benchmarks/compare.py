@@ -34,6 +34,7 @@ def compare(
     *,
     rounds: int,
     calls: int,
+    repeats: int,
     copy_size: int,
     compilations: int = 1,
     leave_out: Sequence[str] = (),
@@ -45,6 +46,7 @@ def compare(
       tree: of shapes, all of one dtype.
       rounds: turns of each arm.
       calls: see `interleave`.
+      repeats: updates in each program of JAX.
       copy_size: how many float32 numbers are copied.
       compilations: how often each of JAX's updates is compiled, in turns too.
       leave_out: names of JAX's optimizers that are not timed.
@@ -54,7 +56,7 @@ def compare(
     param_bytes = jax.tree.leaves(tree)[0].dtype.itemsize
     arms: dict[Any, Arm] = {
         ('copy', 'jax'): jax_arms.copy_arm(copy_size),
-        ('gradient', 'materialized'): jax_arms.gradient_arm(tree, thin),
+        ('gradient', 'materialized'): jax_arms.gradient_arm(tree, thin, repeats),
     }
     rows: list[dict[str, Any]] = []
 
@@ -75,7 +77,7 @@ def compare(
     for _ in range(compilations):
         for name, gradient in combinations:
             compiled = jax_arms.compile_step(
-                jax_arms.OPTIMIZERS[name], GRADIENTS[gradient], tree, thin
+                jax_arms.OPTIMIZERS[name], GRADIENTS[gradient], tree, thin, repeats
             )
             programs[name, gradient] = compiled.program
             trace_seconds[name, gradient].append(compiled.trace_seconds)
@@ -85,21 +87,21 @@ def compare(
         add(
             name,
             gradient,
-            jax_arms.update_arm(program, optimizer, tree, thin),
+            jax_arms.update_arm(program, optimizer, tree, thin, repeats),
             trees.nbytes(jax.eval_shape(optimizer.init, tree)),
             framework='jax',
             trace_seconds=trace_seconds[name, gradient],
             compile_seconds=compile_seconds[name, gradient],
         )
-    others = torch_arms.installed(say)
+    others = torch_arms.working(tree, say)
     if others:
         arms['copy', 'torch'] = torch_arms.copy_arm(copy_size)
-    for name, make in others.items():
+    for name, (make, state_bytes) in others.items():
         add(
             name,
             'in memory',
             torch_arms.update_arm(make, tree),
-            torch_arms.state_bytes(make, tree),
+            state_bytes,
             framework='torch',
         )
     times = interleave(arms, rounds=rounds, calls=calls)
@@ -110,6 +112,7 @@ def compare(
         'parameters': trees.count(tree),
         'rounds': rounds,
         'calls': calls,
+        'repeats': repeats,
         'copied_bytes': 8 * copy_size,
         'copy_seconds': {
             name: seconds for (kind, name), seconds in times.items() if kind == 'copy'
@@ -131,11 +134,12 @@ def run(
     backend = jax.default_backend()
     for name in names:
         for dtype in dtypes:
+            tree = trees.cast(trees.TREES[name][backend](), jnp.dtype(dtype))
             measured = compare(
-                trees.cast(trees.TREES[name][backend](), jnp.dtype(dtype)),
+                tree,
                 rounds=rounds,
-                # As in training, where the host runs ahead of a GPU.
-                calls=10 if backend == 'gpu' else 1,
+                calls=jax_arms.calls_of(tree),
+                repeats=jax_arms.REPEATS[backend],
                 copy_size=COPY_SIZES[backend],
                 compilations=compilations,
                 leave_out=leave_out,
@@ -149,7 +153,9 @@ def smoke(names: Sequence[str], dtypes: Sequence[str], out_dir: Path) -> None:
     for name in names:
         for dtype in dtypes:
             tree = trees.cast(trees.smoke(), jnp.dtype(dtype))
-            measured = compare(tree, rounds=1, calls=1, copy_size=64, say=print)
+            measured = compare(
+                tree, rounds=1, calls=2, repeats=2, copy_size=64, say=print
+            )
             save(name, dtype, measured, out_dir)
 
 

@@ -42,6 +42,10 @@ OPTIMIZERS = {
     'diffgrad, 8-bit state': quantize_state(diffgrad(1e-3)),
 }
 
+# How many updates a program makes. To hand one hundreds of arrays may take the host
+# longer than it takes a GPU to update them, and training has more to do meanwhile.
+REPEATS = {'cpu': 1, 'gpu': 10}
+
 
 class Compiled(NamedTuple):
     """A program and what it took to make it."""
@@ -51,19 +55,34 @@ class Compiled(NamedTuple):
     compile_seconds: float
 
 
-def make_step(optimizer: optax.GradientTransformation, gradient: Any) -> Any:
-    """One update, with the gradient made inside; parameters and state are donated."""
+def make_step(
+    optimizer: optax.GradientTransformation, gradient: Any, repeats: int = 1
+) -> Any:
+    """Updates, each with the gradient made inside; parameters and state are donated."""
 
     def step(params: Any, state: Any, factors: Any) -> tuple[Any, Any]:
         grads = gradient(params, factors)
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    return jax.jit(step, donate_argnums=(0, 1))
+    def steps(params: Any, state: Any, factors: Any) -> tuple[Any, Any]:
+        def body(_: Any, carry: Any) -> tuple[Any, Any]:
+            params, state = carry
+            # Or the product, which is the same each time, would be made once.
+            params, again = lax.optimization_barrier((params, factors))
+            return step(params, state, again)
+
+        return lax.fori_loop(0, repeats, body, (params, state))
+
+    return jax.jit(step if repeats == 1 else steps, donate_argnums=(0, 1))
 
 
 def compile_step(
-    optimizer: optax.GradientTransformation, gradient: Any, tree: Any, factors: Any
+    optimizer: optax.GradientTransformation,
+    gradient: Any,
+    tree: Any,
+    factors: Any,
+    repeats: int = 1,
 ) -> Compiled:
     """Traces, lowers and compiles `make_step` for parameters like `tree`."""
     # What every trace in a process shares is not part of this one.
@@ -71,7 +90,7 @@ def compile_step(
     lower_step(optimizer, gradient, small, gradients.factors(small))
     state = jax.eval_shape(optimizer.init, tree)
     start = time.perf_counter()
-    lowered = make_step(optimizer, gradient).lower(tree, state, factors)
+    lowered = make_step(optimizer, gradient, repeats).lower(tree, state, factors)
     middle = time.perf_counter()
     program = lowered.compile()
     return Compiled(program, middle - start, time.perf_counter() - middle)
@@ -86,9 +105,13 @@ def lower_step(
 
 
 def update_arm(
-    program: Any, optimizer: optax.GradientTransformation, tree: Any, factors: Any
+    program: Any,
+    optimizer: optax.GradientTransformation,
+    tree: Any,
+    factors: Any,
+    repeats: int = 1,
 ) -> Arm:
-    """Steps of a compiled program."""
+    """Steps of a program compiled by `compile_step`."""
 
     def arm() -> Running:
         carry = [trees.full(tree)]
@@ -97,12 +120,12 @@ def update_arm(
         def call() -> None:
             carry[:] = program(*carry, factors)
 
-        return Running(call, lambda: jax.block_until_ready(carry))
+        return Running(call, lambda: jax.block_until_ready(carry), repeats)
 
     return arm
 
 
-def gradient_arm(tree: Any, factors: Any) -> Arm:
+def gradient_arm(tree: Any, factors: Any, repeats: int = 1) -> Arm:
     """The materialized gradient alone, in temporary memory as in a step.
 
     On a CPU that memory is new in every step, and the system clears its pages, which
@@ -110,24 +133,44 @@ def gradient_arm(tree: Any, factors: Any) -> Arm:
     XLA does not know, so that it makes them whole.
     """
 
-    @jax.jit
-    def program(params: Any, factors: Any, place: jax.Array) -> jax.Array:
-        grads = jax.tree.leaves(gradients.materialized(params, factors))
-        return sum(
-            lax.dynamic_slice(grad, (place,) * grad.ndim, (1,) * grad.ndim).sum()
-            for grad in grads
-        )
+    def number(grad: jax.Array, place: jax.Array) -> jax.Array:
+        # Widened, or XLA for a GPU has two kernels for each of bfloat16.
+        one = lax.dynamic_slice(grad, (place,) * grad.ndim, (1,) * grad.ndim)
+        return one.astype(jnp.float32).sum()
+
+    def gradient(params: Any, factors: Any, place: jax.Array) -> jax.Array:
+        grads = gradients.materialized(params, factors)
+        return sum(number(grad, place) for grad in jax.tree.leaves(grads))
+
+    def again(params: Any, factors: Any, place: jax.Array) -> jax.Array:
+        def body(_: Any, total: jax.Array) -> jax.Array:
+            total, same = lax.optimization_barrier((total, factors))
+            return total + gradient(params, same, place)
+
+        return lax.fori_loop(0, repeats, body, jnp.zeros(()))
+
+    place = jnp.zeros((), jnp.int32)
+    # Before any update is compiled: a GPU's products are chosen once in a process.
+    lowered = jax.jit(gradient if repeats == 1 else again).lower(tree, factors, place)
+    program = lowered.compile()
 
     def arm() -> Running:
-        params, place = trees.full(tree), jnp.zeros((), jnp.int32)
+        params = trees.full(tree)
         carry = []
 
         def call() -> None:
             carry[:] = [program(params, factors, place)]
 
-        return Running(call, lambda: jax.block_until_ready(carry))
+        return Running(call, lambda: jax.block_until_ready(carry), repeats)
 
     return arm
+
+
+def calls_of(tree: Any) -> int:
+    """How many updates of `tree` a sample is: on a GPU some hundredths of a second."""
+    backend = jax.default_backend()
+    few = 1 if backend == 'cpu' or trees.count(tree) > 2**26 else 10
+    return few * REPEATS[backend]
 
 
 def copy_arm(size: int) -> Arm:

@@ -42,6 +42,8 @@ NAME = 'throughput'
 # Dense bfloat16, by the vendor's datasheet.
 PEAK_TFLOPS = {'NVIDIA H200': 989.0, 'NVIDIA H100 80GB HBM3': 989.0}
 OPTIMIZERS = {'diffgrad': diffgrad(1e-3), 'optax.adam': optax.adam(1e-3)}
+# Of `torch.compile`: the second starts a step's kernels as one graph.
+TORCH_MODES = {'cpu': (None,), 'gpu': ('default', 'reduce-overhead')}
 
 
 class Workload(NamedTuple):
@@ -128,8 +130,8 @@ def jax_arm(
     return arm
 
 
-def torch_arm(data: Dataset, work: Workload) -> Arm:
-    """The same steps in PyTorch."""
+def torch_arm(data: Dataset, work: Workload, mode: str | None) -> Arm:
+    """The same steps in PyTorch, compiled in this mode."""
     import torch
 
     from benchmarks.torch_arms import device, wait
@@ -141,6 +143,7 @@ def torch_arm(data: Dataset, work: Workload) -> Arm:
         torch.from_numpy(data.train.labels).long().to(device()),
         width=work.width,
         bfloat16=work.dtype == 'bfloat16',
+        mode=mode,
     )
     order = torch.randperm(len(images))[: work.steps * work.batch_size]
     order = order.reshape(work.steps, work.batch_size).to(device())
@@ -152,15 +155,32 @@ def torch_arm(data: Dataset, work: Workload) -> Arm:
     return lambda: Running(call, wait)
 
 
+def torch_arms(
+    data: Dataset,
+    work: Workload,
+    modes: Sequence[str | None],
+    say: Callable[[str], None],
+) -> dict[str, Arm]:
+    """Those of PyTorch that work, compiled; `say` hears of the others."""
+    arms = {}
+    for mode in modes:
+        name = 'PyTorch, Adam(fused=True)' + (f', {mode}' if mode else '')
+        try:
+            arm = torch_arm(data, work, mode)
+            arm().call()
+        except Exception as error:  # JAX's times are worth having without it
+            say(f'left out {name}: {error!r}')
+        else:
+            arms[name] = arm
+    return arms
+
+
 def measure(
     data: Dataset, work: Workload, *, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Times the step with each optimizer, and PyTorch's."""
     arms = {f'examples/cifar, {name}': arm for name, arm in jax_arms(data, work)}
-    try:
-        arms['PyTorch, Adam(fused=True)'] = torch_arm(data, work)
-    except ImportError as error:
-        say(f'left out PyTorch: {error}')
+    arms |= torch_arms(data, work, TORCH_MODES[jax.default_backend()], say)
     return {
         'images': data.source,
         **work._asdict(),

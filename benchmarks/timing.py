@@ -15,6 +15,7 @@ class Running(NamedTuple):
 
     call: Callable[[], object]  # may return before the device is done
     wait: Callable[[], object]  # until it is
+    repeats: int = 1  # how often a call does what is timed
 
 
 Arm = Callable[[], Running]
@@ -32,7 +33,7 @@ def interleave(
       arms: what to time.
       rounds: how often each has its turn, of `SAMPLES` samples.
       calls: in a sample, without a wait between them, as a training loop calls; a
-        sample is their mean.
+        sample is their mean. An arm that repeats itself is called less often.
     """
     times: dict[Any, list[float]] = {key: [] for key in arms}
     for _ in range(rounds):
@@ -49,7 +50,7 @@ def turn(arm: Arm, calls: int) -> list[float]:
     times = []
     for _ in range(1 + SAMPLES):
         start = time.perf_counter()
-        for _ in range(calls):
+        for _ in range(calls // running.repeats):
             running.call()
         running.wait()
         times.append((time.perf_counter() - start) / calls)

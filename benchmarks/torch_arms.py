@@ -39,6 +39,17 @@ def installed(say: Callable[[str], None]) -> dict[str, Callable[..., Any]]:
     return found
 
 
+def working(tree: Any, say: Callable[[str], None]) -> dict[str, tuple[Any, int]]:
+    """The optimizers that update a tree like `tree`, with the bytes of their state."""
+    found = {}
+    for name, make in installed(say).items():
+        try:
+            found[name] = make, state_bytes(make, tree)
+        except Exception as error:  # JAX's times are worth having without it
+            say(f'left out {name}: {error!r}')
+    return found
+
+
 def device() -> str:
     """The device that JAX computes on, in PyTorch's words."""
     return 'cuda' if jax.default_backend() == 'gpu' else 'cpu'

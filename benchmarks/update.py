@@ -21,7 +21,13 @@ import optax
 
 from benchmarks import results, trees
 from benchmarks.gradients import factors, materialized
-from benchmarks.jax_arms import compile_step, gradient_arm, update_arm
+from benchmarks.jax_arms import (
+    REPEATS,
+    calls_of,
+    compile_step,
+    gradient_arm,
+    update_arm,
+)
 from benchmarks.tables import show
 from benchmarks.timing import Arm, interleave
 from diffgrad_optax import (
@@ -67,20 +73,21 @@ OPTIMIZERS = {
 }
 
 
-def measure(tree: Any, *, rounds: int, calls: int) -> dict[str, Any]:
+def measure(tree: Any, *, rounds: int, calls: int, repeats: int) -> dict[str, Any]:
     """Times an update with each optimizer.
 
     Args:
       tree: of shapes.
       rounds: turns of each arm.
       calls: see `interleave`.
+      repeats: updates in each program.
     """
     thin = factors(tree)
-    arms: dict[str, Arm] = {'gradient': gradient_arm(tree, thin)}
+    arms: dict[str, Arm] = {'gradient': gradient_arm(tree, thin, repeats)}
     rows: list[dict[str, Any]] = []
     for name, optimizer in OPTIMIZERS.items():
-        compiled = compile_step(optimizer, materialized, tree, thin)
-        arms[name] = update_arm(compiled.program, optimizer, tree, thin)
+        compiled = compile_step(optimizer, materialized, tree, thin, repeats)
+        arms[name] = update_arm(compiled.program, optimizer, tree, thin, repeats)
         rows.append(
             {
                 'name': name,
@@ -97,6 +104,7 @@ def measure(tree: Any, *, rounds: int, calls: int) -> dict[str, Any]:
         'parameters': trees.count(tree),
         'rounds': rounds,
         'calls': calls,
+        'repeats': repeats,
         'gradient_seconds': times['gradient'],
         'optimizers': rows,
     }
@@ -112,11 +120,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.smoke:
         results.check_smoke(args.out_dir)
     backend = jax.default_backend()
+    tree = trees.smoke() if args.smoke else trees.resnet50()
     measured = measure(
-        trees.smoke() if args.smoke else trees.resnet50(),
+        tree,
         rounds=1 if args.smoke else args.rounds,
-        # As in training, where the host runs ahead of a GPU.
-        calls=10 if backend == 'gpu' else 1,
+        calls=2 if args.smoke else calls_of(tree),
+        repeats=2 if args.smoke else REPEATS[backend],
     )
     result = {**results.facts(), **measured}
     out_dir = args.out_dir or results.RESULTS / backend

@@ -3,12 +3,14 @@
 import contextlib
 import importlib
 import json
+import os
 import pathlib
 import re
 import subprocess
 import sys
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,9 @@ from benchmarks import (
     hlo,
     jax_arms,
     results,
+    throughput,
+    timing,
+    torch_arms,
     trees,
     update,
 )
@@ -31,7 +36,6 @@ from benchmarks.gpu import Job
 from benchmarks.gradients import GRADIENTS, factors
 from benchmarks.jax_arms import lower_step, naive_diffgrad
 from benchmarks.tables import by_turns, table_of, update_table
-from benchmarks.throughput import forward_flops
 from benchmarks.timing import SAMPLES, Running, interleave
 from diffgrad_optax import diffgrad
 from examples.cifar.model import ACTIVATIONS, MODELS
@@ -265,9 +269,46 @@ def test_interleave_takes_turns_and_keeps_warm_samples():
     }
 
 
-def test_missing_package_is_left_out_and_said(monkeypatch):
-    from benchmarks import torch_arms
+def test_an_arm_that_repeats_itself_is_called_less_often(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, 'perf_counter', lambda: clock[0])
 
+    def call():
+        clock[0] += 5.0
+
+    arms = {'a': lambda: Running(call, lambda: None, repeats=10)}
+    times = interleave(arms, rounds=1, calls=20)
+    assert clock == [5.0 * 2 * (1 + SAMPLES)]
+    assert times == {'a': [0.5] * SAMPLES}
+
+
+@pytest.mark.parametrize('gradient', GRADIENTS.values())
+def test_a_program_of_three_updates_is_three_programs_of_one(gradient):
+    optimizer, tree = diffgrad(0.1), trees.smoke()
+    thin = factors(tree)
+
+    def after(repeats, calls):
+        params = trees.full(tree)
+        carry = params, optimizer.init(params)
+        for _ in range(calls):
+            carry = jax_arms.make_step(optimizer, gradient, repeats)(*carry, thin)
+        return carry
+
+    chex.assert_trees_all_close(after(3, 1), after(1, 3), rtol=1e-6)
+
+
+def test_a_program_of_three_updates_makes_three_gradients():
+    tree = trees.smoke()
+    step = jax_arms.make_step(optax.sgd(0.1), GRADIENTS['materialized'], 3)
+    text = step.lower(tree, optax.sgd(0.1).init(tree), factors(tree)).as_text()
+    # Behind the barrier of the loop's body the product is no constant of the loop.
+    loop, barrier, product = map(
+        text.index, ('stablehlo.while', 'optimization_barrier', 'dot_general')
+    )
+    assert loop < barrier < product
+
+
+def test_missing_package_is_left_out_and_said(monkeypatch):
     # All of it, where there is one, before a part is taken away.
     with contextlib.suppress(ImportError):
         importlib.import_module('torch')
@@ -276,6 +317,31 @@ def test_missing_package_is_left_out_and_said(monkeypatch):
     said = []
     assert 'other' not in torch_arms.installed(said.append)
     assert any('no_such_module' in line for line in said)
+
+
+def test_what_fails_in_pytorch_is_left_out_and_said(monkeypatch):
+    def state_bytes(make, tree):
+        return make(tree)
+
+    makes = {'good': lambda tree: 8, 'bad': lambda tree: 1 // 0}
+    monkeypatch.setattr(torch_arms, 'installed', lambda say: makes)
+    monkeypatch.setattr(torch_arms, 'state_bytes', state_bytes)
+    said = []
+    assert torch_arms.working(None, said.append) == {'good': (makes['good'], 8)}
+    assert len(said) == 1
+    assert said[0].startswith('left out bad: ZeroDivisionError')
+
+
+def test_a_step_of_pytorch_that_fails_leaves_the_others(monkeypatch):
+    def torch_arm(data, work, mode):
+        return lambda: Running(lambda: 1 // (mode is None), lambda: None)
+
+    monkeypatch.setattr(throughput, 'torch_arm', torch_arm)
+    said = []
+    arms = throughput.torch_arms(None, None, (None, 'default'), said.append)
+    assert list(arms) == ['PyTorch, Adam(fused=True)']
+    assert len(said) == 1
+    assert said[0].startswith('left out PyTorch, Adam(fused=True), default: Zero')
 
 
 def test_failed_write_leaves_nothing(tmp_path):
@@ -331,9 +397,9 @@ def test_the_costs_of_optimizers_leave_their_record(tmp_path, monkeypatch, capsy
     )
     made = []
 
-    def compile_step(optimizer, gradient, tree, thin):
+    def compile_step(optimizer, gradient, *arguments):
         made.append(gradient)
-        return jax_arms.compile_step(optimizer, gradient, tree, thin)
+        return jax_arms.compile_step(optimizer, gradient, *arguments)
 
     monkeypatch.setattr(update, 'compile_step', compile_step)
     update.main(['--smoke', '--out-dir', str(tmp_path)])
@@ -464,6 +530,21 @@ def test_job_is_stopped_at_the_deadline(scripts, capfd):
     assert 's: stopped at the deadline' in capfd.readouterr().out
 
 
+def test_job_ends_with_a_call_that_is_told_to_end(scripts):
+    (scripts.parent / 'named.py').write_text(
+        'import os, time\nprint(os.getpid())\ntime.sleep(60)\n'
+    )
+    code = 'from benchmarks.gpu import run; run(["named"], timeout=60)'
+    command = [sys.executable, '-c', code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as call:
+        job = int(call.stdout.readline())
+        os.kill(job, 0)
+        call.terminate()
+        assert call.wait(30) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(job, 0)
+
+
 def test_job_that_does_not_fit_is_not_started_and_a_shorter_one_is(scripts, capfd):
     jobs = [Job('long', ('good', 'long'), 5.0), Job('short', ('good', 'short'), 0.5)]
     assert gpu.run_jobs(jobs, scripts, minutes=1) == jobs[:1]
@@ -500,7 +581,7 @@ def test_torch_network_has_the_size_and_the_operations_that_are_counted(torch):
         with FlopCounterMode(display=False) as counter:
             network(torch.zeros(2, 3, 32, 32))
     assert sum(param.numel() for param in network.parameters()) == 23_520_842
-    assert counter.get_total_flops() == 2 * forward_flops(64)
+    assert counter.get_total_flops() == 2 * throughput.forward_flops(64)
 
 
 def test_torch_network_has_the_logits_of_the_example(torch):
