@@ -1,6 +1,7 @@
 """What of JAX is timed: compiled updates, the gradient alone, a copy."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -60,21 +61,31 @@ def make_step(
 ) -> Any:
     """Updates, each with the gradient made inside; parameters and state are donated."""
 
-    def step(params: Any, state: Any, factors: Any) -> tuple[Any, Any]:
+    def step(carry: tuple[Any, Any], factors: Any) -> tuple[Any, Any]:
+        params, state = carry
         grads = gradient(params, factors)
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
     def steps(params: Any, state: Any, factors: Any) -> tuple[Any, Any]:
-        def body(_: Any, carry: Any) -> tuple[Any, Any]:
-            params, state = carry
-            # Or the product, which is the same each time, would be made once.
-            params, again = lax.optimization_barrier((params, factors))
-            return step(params, state, again)
+        return repeated(step, repeats)((params, state), factors)
 
-        return lax.fori_loop(0, repeats, body, (params, state))
+    return jax.jit(steps, donate_argnums=(0, 1))
 
-    return jax.jit(step if repeats == 1 else steps, donate_argnums=(0, 1))
+
+def repeated(
+    step: Callable[[Any, Any], Any], repeats: int
+) -> Callable[[Any, Any], Any]:
+    """What takes a carry through `step(carry, factors)`, `repeats` times."""
+
+    def steps(carry: Any, factors: Any) -> Any:
+        def body(_: Any, carry: Any) -> Any:
+            # Or the product of factors, the same each time, would be made once.
+            return step(*lax.optimization_barrier((carry, factors)))
+
+        return lax.fori_loop(0, repeats, body, carry)
+
+    return step if repeats == 1 else steps
 
 
 def compile_step(
@@ -138,21 +149,17 @@ def gradient_arm(tree: Any, factors: Any, repeats: int = 1) -> Arm:
         one = lax.dynamic_slice(grad, (place,) * grad.ndim, (1,) * grad.ndim)
         return one.astype(jnp.float32).sum()
 
-    def gradient(params: Any, factors: Any, place: jax.Array) -> jax.Array:
-        grads = gradients.materialized(params, factors)
-        return sum(number(grad, place) for grad in jax.tree.leaves(grads))
+    @jax.jit
+    def steps(params: Any, factors: Any, place: jax.Array) -> jax.Array:
+        def step(total: jax.Array, factors: Any) -> jax.Array:
+            grads = jax.tree.leaves(gradients.materialized(params, factors))
+            return sum((number(grad, place) for grad in grads), total)
 
-    def again(params: Any, factors: Any, place: jax.Array) -> jax.Array:
-        def body(_: Any, total: jax.Array) -> jax.Array:
-            total, same = lax.optimization_barrier((total, factors))
-            return total + gradient(params, same, place)
-
-        return lax.fori_loop(0, repeats, body, jnp.zeros(()))
+        return repeated(step, repeats)(jnp.zeros(()), factors)
 
     place = jnp.zeros((), jnp.int32)
     # Before any update is compiled: a GPU's products are chosen once in a process.
-    lowered = jax.jit(gradient if repeats == 1 else again).lower(tree, factors, place)
-    program = lowered.compile()
+    program = steps.lower(tree, factors, place).compile()
 
     def arm() -> Running:
         params = trees.full(tree)

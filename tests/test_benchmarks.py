@@ -538,7 +538,7 @@ def test_job_ends_with_a_call_that_is_told_to_end(scripts):
     command = [sys.executable, '-c', code]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as call:
         job = int(call.stdout.readline())
-        os.kill(job, 0)
+        assert os.getsid(job) == os.getsid(call.pid)
         call.terminate()
         assert call.wait(30) != 0
     with pytest.raises(ProcessLookupError):
@@ -549,6 +549,16 @@ def test_job_that_does_not_fit_is_not_started_and_a_shorter_one_is(scripts, capf
     jobs = [Job('long', ('good', 'long'), 5.0), Job('short', ('good', 'short'), 0.5)]
     assert gpu.run_jobs(jobs, scripts, minutes=1) == jobs[:1]
     assert 'long: no time left' in capfd.readouterr().out
+
+
+def test_job_that_is_named_is_begun_however_little_time_is_left(scripts, monkeypatch):
+    monkeypatch.setattr(gpu, 'has_gpu', lambda: True)
+    monkeypatch.setattr(gpu, 'JOBS', (Job('long', ('good', 'long'), 5.0),))
+    arguments = ['--minutes', '1', '--out-dir', str(scripts)]
+    for named, left in ([], 1), (['long'], 0):
+        with pytest.raises(SystemExit) as finished:
+            gpu.main([*arguments, *named])
+        assert finished.value.code == left
 
 
 def test_only_jobs_that_read_images_are_told_where_they_are(scripts, tmp_path):
