@@ -4,6 +4,7 @@ The equations are those of :func:`quantize_state`. What is jitted here is traced
 for all arrays of a shape.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,8 @@ _THRESHOLD_BITS = 22
 # Thresholds keep this part of a code away from it: rounding errors of float32 come to a
 # quarter of that, or to a half where division and root are approximate.
 _CLEARANCE = 2.0**-20
+# How many numbers a row of a block has: two vectors of 16 or four of 8.
+_LANES = 32
 # Added to a small whole number, it leaves that in the low bits of float32.
 _SHIFT = 1.5 * 2.0**23
 
@@ -39,7 +42,13 @@ def largest(x: jax.Array, block: int, dtype: Any) -> jax.Array:
     size = jnp.abs(x.astype(jnp.float32))
     if dtype == jnp.uint8:
         size = jnp.where(x >= 0, size, jnp.nan)
-    return jnp.max(size.reshape(*x.shape[:-1], -1, block), axis=-1)
+    # Without signs bits have the order of their numbers, and those of NaN come last.
+    # XLA:CPU finds the largest of integers by vectors, if they lie in rows of as many,
+    # and the largest of numbers one by one.
+    bits = lax.bitcast_convert_type(size, jnp.int32)
+    lanes = math.gcd(block, _LANES)
+    rows = bits.reshape(*x.shape[:-1], -1, block // lanes, lanes)
+    return lax.bitcast_convert_type(jnp.max(rows, axis=(-2, -1)), jnp.float32)
 
 
 @partial(jax.jit, static_argnames='dtype')

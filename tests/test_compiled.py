@@ -176,6 +176,14 @@ def test_8_bit_arrays_do_not_wait_for_each_other():
     ]
 
 
+def test_8_bit_scales_are_the_largest_of_integers_in_rows():
+    """XLA:CPU has no vectors for the largest of floats, nor for those of one row."""
+    text = compiled_step(quantize_state(diffgrad(1e-3)), outer_product).as_text()
+    shapes = dict(re.findall(r'%([\w.-]+) = (\w+\[[\d,]*\])', text))
+    largest_of = re.findall(r' reduce\(%([\w.-]+),', text)
+    assert [shapes[name] for name in largest_of] == ['s32[64,1,4,32]'] * 6
+
+
 def test_8_bit_arrays_of_a_parameter_share_the_hash_of_its_places():
     text = lowered_for_a_gpu(quantize_state(diffgrad(1e-3)))
     assert len(re.findall(r'stablehlo.iota dim = ', text)) == 2  # one for each axis
