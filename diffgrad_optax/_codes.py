@@ -43,8 +43,8 @@ def largest(x: jax.Array, block: int, dtype: Any) -> jax.Array:
     if dtype == jnp.uint8:
         size = jnp.where(x >= 0, size, jnp.nan)
     # Without signs bits have the order of their numbers, and those of NaN come last.
-    # XLA:CPU finds the largest of integers by vectors, if they lie in rows of as many,
-    # and the largest of numbers one by one.
+    # XLA:CPU finds the largest of integers by vectors, if they lie in rows of as many;
+    # it compares floats one by one, and in large arrays overlooks NaN.
     bits = lax.bitcast_convert_type(size, jnp.int32)
     lanes = math.gcd(block, _LANES)
     rows = bits.reshape(*x.shape[:-1], -1, block // lanes, lanes)

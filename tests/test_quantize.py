@@ -253,6 +253,27 @@ def test_a_block_with_a_number_it_cannot_hold_is_not_finite(kind, bad):
     np.testing.assert_array_equal(np.isfinite(decoded[0]), ~spoilt)
 
 
+@kinds
+@pytest.mark.parametrize('block', [128, 256, 512, 4096])
+def test_nan_spoils_a_block_of_any_size(kind, block):
+    """XLA:CPU overlooks it in a long row of floats, and in a large array."""
+    x = np.abs(normal((8, 2 * block)))
+    x[:, block + 3] = np.nan
+    scale = module.largest(jnp.asarray(x), block, DTYPES[kind])
+    np.testing.assert_array_equal(np.isnan(scale), [[False, True]] * 8)
+
+
+def test_nan_in_a_gradient_spoils_its_block_of_every_array():
+    optimizer = quantize_state(diffgrad(1e-3))
+    grads = jnp.ones((8, 4096), jnp.float32).at[:, 5].set(jnp.nan)
+    _, state = jax.jit(optimizer.update)(grads, optimizer.init(jnp.zeros_like(grads)))
+    spoilt = np.broadcast_to(np.arange(4096) < 128, grads.shape)
+    arrays = [leaf for leaf in jax.tree.leaves(decoded(state)) if leaf.ndim]
+    assert len(arrays) == 3
+    for array in arrays:
+        np.testing.assert_array_equal(np.isnan(array), spoilt)
+
+
 def test_a_number_rounded_above_its_scale_has_the_largest_code():
     # (uint8 could not show it: XLA:CPU casts what is too large to the largest.)
     x = jnp.asarray([[0.5, 1.0, -1.0, *[0.25] * (BLOCK - 3)]])
