@@ -24,6 +24,8 @@ _THRESHOLD_BITS = 22
 _CLEARANCE = 2.0**-20
 # How many numbers a row of a block has: two vectors of 16 or four of 8.
 _LANES = 32
+# The bits of NaN, as an integer.
+_NAN = np.float32(np.nan).view(np.int32)
 # Added to a small whole number, it leaves that in the low bits of float32.
 _SHIFT = 1.5 * 2.0**23
 
@@ -39,13 +41,12 @@ def decode(codes: jax.Array, scale: jax.Array) -> jax.Array:
 @partial(jax.jit, static_argnames=('block', 'dtype'))
 def largest(x: jax.Array, block: int, dtype: Any) -> jax.Array:
     """The scale of each block of `x`; NaN if a number has no code of `dtype`."""
-    size = jnp.abs(x.astype(jnp.float32))
-    if dtype == jnp.uint8:
-        size = jnp.where(x >= 0, size, jnp.nan)
     # Without signs bits have the order of their numbers, and those of NaN come last.
     # XLA:CPU finds the largest of integers by vectors, if they lie in rows of as many;
     # it compares floats one by one, and in large arrays overlooks NaN.
-    bits = lax.bitcast_convert_type(size, jnp.int32)
+    bits = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
+    if dtype == jnp.uint8:
+        bits = jnp.where(x >= 0, bits, _NAN)
     lanes = math.gcd(block, _LANES)
     rows = bits.reshape(*x.shape[:-1], -1, block // lanes, lanes)
     return lax.bitcast_convert_type(jnp.max(rows, axis=(-2, -1)), jnp.float32)

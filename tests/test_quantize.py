@@ -692,6 +692,14 @@ def test_narrow_gradients_are_widened_and_their_updates_narrow():
     chex.assert_trees_all_equal(state, exact)
 
 
+def test_no_nan_is_computed_from_numbers(params):
+    wrapped = quantize_state(optax.scale_by_adam())
+    with jax.debug_nans(True), jax.disable_jit():
+        state = wrapped.init(params)
+        _, state = wrapped.update(jax.tree.map(jnp.ones_like, params), state)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(decoded(state)))
+
+
 def test_inner_arithmetic_promotes_no_dtype():
     params = jnp.zeros((8, 128), jnp.float32)
     with jax.numpy_dtype_promotion('strict'):
