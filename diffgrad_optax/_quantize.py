@@ -106,8 +106,9 @@ def quantize_state(
     some percent), for `optax.contrib.cocob`, which divides by sums of other names, or
     to take derivatives through: codes have none.
 
-    `optax.sm3` calls its momentum `nu`: give ``nonnegative=()``. `optax.adafactor` has
-    second moments `v`: give ``('v',)``, but not around `optax.adan`, whose is signed.
+    `optax.sm3` calls its momentum `nu`, and `optax.contrib.sophia` its Hessian: give
+    ``nonnegative=()``. `optax.adafactor` has second moments `v`: give ``('v',)``, but
+    not around `optax.adan`, whose is signed.
     ``optax.tree.get`` and ``optax.tree.set`` find a name in `inner_state` and in
     `scales`: give them the former, or ``filtering=lambda path, x: x is not None``
     for what is exact, such as an injected learning rate.
