@@ -286,3 +286,16 @@ def check_same_array(path: Any, grad: Any, stored: jax.Array) -> None:
             f'gradient {leaf} is complex, but its leaf of the optimizer state is '
             f'{stored.dtype.name}: {_ADVICE}'
         )
+
+
+def check_shape(path: Any, array: Any, stored: Any) -> None:
+    """Refuses a new array of the state, from an inner transformation, of another shape.
+
+    Raises:
+      ValueError: naming the leaf and both shapes.
+    """
+    if array.shape != stored.shape:
+        raise ValueError(
+            f'inner has made {array.shape} of the {stored.shape} of its state '
+            f'{jax.tree_util.keystr(path)}: {_ADVICE}'
+        )

@@ -10,7 +10,8 @@ from jax import lax
 
 from diffgrad_optax._checks import check_can_hold, check_inexact
 from diffgrad_optax._dtypes import at_least_float32
-from diffgrad_optax._sharding import false_like, split
+from diffgrad_optax._paths import split_paths
+from diffgrad_optax._sharding import false_like
 
 
 def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
@@ -79,13 +80,13 @@ def arrays_beside(state: Any, params: Any) -> Any:
     """
     params_at = dict(jax.tree_util.tree_leaves_with_path(params))
     beside: dict[Any, list[jax.Array]] = {path: [] for path in params_at}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        prefix, param = split(path, params_at)
+    paths = [path for _, path in split_paths(state, params)]
+    for leaf, path in zip(jax.tree.leaves(state), paths, strict=True):
         if (
-            param is not None
+            path is not None
             and isinstance(leaf, jax.Array)
-            and leaf.shape == param.shape
+            and leaf.shape == params_at[path].shape
             and jnp.issubdtype(leaf.dtype, jnp.inexact)
         ):
-            beside[path[len(prefix) :]].append(leaf)
+            beside[path].append(leaf)
     return jax.tree.unflatten(jax.tree.structure(params), beside.values())

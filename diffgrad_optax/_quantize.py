@@ -1,7 +1,5 @@
 """Optimizer state in 8 bits, around any optax transformation."""
 
-import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from diffgrad_optax import _codes
-from diffgrad_optax._checks import check_inner, check_integer, check_names
+from diffgrad_optax import _blocks, _codes
+from diffgrad_optax._checks import check_inner, check_integer, check_names, check_shape
 from diffgrad_optax._dtypes import stable_dtypes, widened
-from diffgrad_optax._sharding import device_shape, following_params, split
+from diffgrad_optax._paths import split_paths
+from diffgrad_optax._sharding import following_params
 
 
 class QuantizedState(NamedTuple):
@@ -175,20 +174,22 @@ def quantize_state(
     def init_fn(params: optax.Params) -> QuantizedState:
         params_at = dict(jax.tree_util.tree_leaves_with_path(params))
 
-        def encoded(path: Any, leaf: Any) -> tuple[Any, Any]:
-            prefix, param = split(path, params_at)
+        def encoded(leaf: Any, prefix: Any, path: Any) -> tuple[Any, Any]:
+            param = params_at.get(path)
             fields = {getattr(key, 'name', None) for key in prefix}
-            block = _block(leaf, param, block_size, min_size)
+            block = _blocks.length(leaf, param, block_size, min_size)
             if block is None or not fields.isdisjoint(exact):
                 return leaf, None
-            _check_devices(path, param, block, block_size)
+            _blocks.check_devices(prefix + path, param, block, block_size)
             dtype = jnp.int8 if fields.isdisjoint(nonnegative) else jnp.uint8
             scale = _codes.largest(leaf, block, dtype)
             r = jnp.full_like(leaf, 0.5, dtype=jnp.float32)
             return _codes.encode(leaf, scale, r, dtype), scale
 
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(inner_init(params))
-        pairs = [encoded(path, leaf) for path, leaf in leaves]
+        inner_state = inner_init(params)
+        leaves, treedef = jax.tree.flatten(inner_state)
+        paths = split_paths(inner_state, params)
+        pairs = [encoded(leaf, *p) for leaf, p in zip(leaves, paths, strict=True)]
         return QuantizedState(jnp.zeros((), jnp.int32), *_unzip(treedef, pairs))
 
     def update_fn(
@@ -197,7 +198,9 @@ def quantize_state(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, QuantizedState]:
+        updates = jax.tree.map(jnp.asarray, updates)
         pairs, treedef = _pairs(state)
+        paths = split_paths(state.inner_state, updates)
         count = optax.safe_increment(state.count)
 
         def step(state: QuantizedState) -> tuple[optax.Updates, list[Any]]:
@@ -206,24 +209,32 @@ def quantize_state(
             )
             return new_updates, treedef.flatten_up_to(inner_state)
 
-        grads_at = dict(jax.tree_util.tree_leaves_with_path(updates))
-        number_of = {path: number for number, path in enumerate(grads_at)}
+        grad_paths = jax.tree_util.tree_leaves_with_path(updates)
+        number_of = {path: number for number, (path, _) in enumerate(grad_paths)}
         fields: dict[Any, int] = {}
+        hashes: dict[Any, jax.Array] = {}
 
-        @functools.cache
-        def hashes(path: Any) -> jax.Array:
-            return _codes.hashes(grads_at[path], number_of[path])
-
-        def encoded(path: Any, leaf: Any, codes: Any, scale: Any) -> Any:
-            prefix, _ = split(path, grads_at)
-            field = fields.setdefault(prefix, len(fields))
-            r = _codes.thresholds(hashes(path[len(prefix) :]), field, count)
-            return _codes.encode(leaf, scale, r, codes.dtype), scale
-
-        def behind_scale(leaf: Any, codes: Any, scale: Any) -> Any:
+        def behind_scale(
+            leaf: Any, codes: Any, scale: Any, prefix: Any, path: Any
+        ) -> tuple[Any, Any]:
+            if scale is None:
+                return codes, None
+            check_shape(prefix + path, leaf, codes)
             block = codes.shape[-1] // scale.shape[-1]
             pair = codes, _codes.largest(leaf, block, codes.dtype)
-            return lax.optimization_barrier(pair)  # type: ignore[no-untyped-call]
+            again: tuple[Any, Any] = lax.optimization_barrier(pair)  # type: ignore[no-untyped-call]
+            return again
+
+        def encoded(
+            leaf: Any, codes: Any, scale: Any, prefix: Any, path: Any
+        ) -> tuple[Any, Any]:
+            if scale is None:
+                return leaf, None
+            if path not in hashes:
+                hashes[path] = _codes.hashes(codes, number_of[path])
+            field = fields.setdefault(prefix, len(fields))
+            r = _codes.thresholds(hashes[path], field, count)
+            return _codes.encode(leaf, scale, r, codes.dtype), scale
 
         # A block's largest number has to be known before the first of its codes. Until
         # then XLA would keep the new state in float32, which moves more memory than it
@@ -234,16 +245,15 @@ def quantize_state(
         # begun, while its gradient and codes are in the cache.
         _, leaves = step(state)
         again = [
-            (codes, None) if scale is None else behind_scale(leaf, codes, scale)
-            for leaf, (codes, scale) in zip(leaves, pairs, strict=True)
+            behind_scale(leaf, *pair, *path)
+            for leaf, pair, path in zip(leaves, pairs, paths, strict=True)
         ]
         inner_state, _ = _unzip(treedef, again)
         new_updates, leaves = step(state._replace(inner_state=inner_state))
 
-        paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(state.inner_state)]
         new_pairs = [
-            (leaf, None) if scale is None else encoded(path, leaf, codes, scale)
-            for path, leaf, (codes, scale) in zip(paths, leaves, again, strict=True)
+            encoded(leaf, *pair, *path)
+            for leaf, pair, path in zip(leaves, again, paths, strict=True)
         ]
         new_state = QuantizedState(count, *_unzip(treedef, new_pairs))
         return optax.tree.cast_like(new_updates, updates), new_state
@@ -271,31 +281,3 @@ def _unzip(treedef: Any, pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         treedef.unflatten(leaf for leaf, _ in pairs),
         treedef.unflatten(scale for _, scale in pairs),
     )
-
-
-def _block(leaf: Any, param: Any, block_size: int, min_size: int) -> int | None:
-    """How many neighbours of `leaf` share a scale; None if it stays exact."""
-    shape: Any = getattr(leaf, 'shape', None)
-    dtype: Any = getattr(leaf, 'dtype', None)
-    if (
-        not shape
-        or shape != getattr(param, 'shape', None)
-        or not jnp.issubdtype(dtype, jnp.floating)
-        or jnp.dtype(dtype).itemsize not in (2, 4)
-        or math.prod(shape) < max(min_size, 1)
-    ):
-        return None
-    block = math.gcd(shape[-1], block_size)
-    return block if block >= min(16, block_size) else None
-
-
-def _check_devices(path: Any, param: Any, block: int, block_size: int) -> None:
-    """Refuses blocks of the state at `path` that would lie on two devices."""
-    size = device_shape(param)[-1]
-    if size % block:
-        raise ValueError(
-            f'block_size={block_size} makes blocks of {block} numbers of '
-            f'{jax.tree_util.keystr(path)}, but each device holds {size} along the '
-            f'last of its axes {list(param.shape)}: give a block_size that divides '
-            f'{size}, such as {math.gcd(size, block)}'
-        )

@@ -10,6 +10,8 @@ import optax
 from jax import lax
 from jax.sharding import AbstractMesh, NamedSharding
 
+from diffgrad_optax._paths import split_paths
+
 
 def following_params(
     init: Callable[[optax.Params], optax.OptState],
@@ -24,19 +26,23 @@ def following_params(
         params_at = dict(jax.tree_util.tree_leaves_with_path(params))
         false_at = functools.cache(lambda path: false_like(params_at[path]))
 
-        def follow(path: Any, leaf: Any) -> Any:
-            prefix, param = split(path, params_at)
+        def follow(leaf: Any, path: Any) -> Any:
+            param = params_at.get(path)
             if (
                 isinstance(param, jax.core.Tracer)
                 and isinstance(leaf, jax.Array)
                 and leaf.shape == param.shape
                 and jnp.issubdtype(leaf.dtype, jnp.number)
             ):
-                false = false_at(path[len(prefix) :])
-                leaf = lax.add(leaf, lax.convert_element_type(false, leaf.dtype))
+                false = lax.convert_element_type(false_at(path), leaf.dtype)
+                leaf = lax.add(leaf, false)
             return leaf
 
-        return jax.tree_util.tree_map_with_path(follow, init(params))
+        state = init(params)
+        treedef: Any
+        leaves, treedef = jax.tree.flatten(state)
+        paths = [path for _, path in split_paths(state, params)]
+        return treedef.unflatten(map(follow, leaves, paths))
 
     return init_fn
 
@@ -63,14 +69,3 @@ def device_shape(array: Any) -> tuple[int, ...]:
     sharding = jax.typeof(array).sharding
     mesh = AbstractMesh(sharding.mesh.axis_sizes, sharding.mesh.axis_names)
     return NamedSharding(mesh, sharding.spec).shard_shape(shape)
-
-
-def split(path: Any, params_at: dict[Any, Any]) -> tuple[Any, Any]:
-    """`path` in a state without the path in its parameter, and the parameter.
-
-    A path that ends with no parameter's is whole, and its parameter None.
-    """
-    for start in range(len(path) + 1):
-        if path[start:] in params_at:
-            return path[:start], params_at[path[start:]]
-    return path, None

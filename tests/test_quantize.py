@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import chex
 import hypothesis
@@ -430,6 +431,20 @@ def test_names_decide_only_outside_of_the_parameters(params):
     assert inner_state.nu.mu.dtype == jnp.uint8
 
 
+def test_names_are_those_of_the_state_where_a_layer_is_called_like_a_moment(params):
+    class Layer(NamedTuple):
+        w: jax.Array
+
+    class Model(NamedTuple):
+        w: jax.Array
+        nu: Layer
+
+    model = Model(params['w'], Layer(params['w']))
+    inner_state = quantize_state(optax.adam(0.1)).init(model).inner_state[0]
+    assert inner_state.mu.w.dtype == inner_state.mu.nu.w.dtype == jnp.int8
+    assert inner_state.nu.w.dtype == inner_state.nu.nu.w.dtype == jnp.uint8
+
+
 def test_copies_of_parameters_stay_exact(params):
     wrapped = quantize_state(optax.contrib.schedule_free(optax.sgd(1.0), 1.0, 0.9))
     state = wrapped.init({'w': params['w'] + 0.3})
@@ -690,6 +705,38 @@ def test_narrow_gradients_are_widened_and_their_updates_narrow():
     assert updates.dtype == jnp.bfloat16
     np.testing.assert_array_equal(updates, expected.astype(jnp.bfloat16))
     chex.assert_trees_all_equal(state, exact)
+
+
+@pytest.mark.usefixtures('float32')
+def test_numpy_gradients_are_float32_without_a_warning(params):
+    wrapped = quantize_state(optax.adam(0.1))
+    grads = jax.tree.map(lambda p: np.ones(p.shape, 'float64'), params)
+    updates, _ = wrapped.update(grads, wrapped.init(params))
+    assert {u.dtype for u in jax.tree.leaves(updates)} == {np.dtype('float32')}
+
+
+def test_gradients_of_each_example_leave_the_state_its_shapes(params):
+    inner = optax.chain(
+        optax.contrib.differentially_private_aggregate(1.0, 0.0, 0),
+        optax.scale_by_adam(),
+    )
+    wrapped = quantize_state(inner)
+    grads = jax.tree.map(lambda p: jnp.stack([jnp.ones_like(p)] * 3), params)
+    state = wrapped.init(params)
+    updates, new_state = wrapped.update(grads, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+    chex.assert_trees_all_equal_shapes(updates, params)
+
+
+def test_gradients_of_other_shapes_are_refused(params):
+    wrapped = quantize_state(optax.scale_by_adam())
+    grads = jax.tree.map(lambda p: jnp.stack([p, p]), params)
+    refusal = r"inner has made \(2, .*\.mu\['.*call init"
+    with (
+        jax.numpy_rank_promotion('allow'),
+        pytest.raises(ValueError, match=refusal),
+    ):
+        wrapped.update(grads, wrapped.init(params))
 
 
 def test_no_nan_is_computed_from_numbers(params):
