@@ -56,6 +56,18 @@ def false_like(array: jax.Array) -> jax.Array:
     return lax.lt(real, real)
 
 
+def zero_for(tree: Any, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """A scalar zero of `dtype`, for a number that is computed from all of `tree`.
+
+    Inside `jax.shard_map` its type says so: that it may differ between devices.
+    """
+    traced = [
+        leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.core.Tracer)
+    ]
+    zeros = [jnp.zeros_like(leaf, dtype, shape=()) for leaf in traced]
+    return functools.reduce(lax.add, zeros, jnp.zeros((), dtype))
+
+
 def device_shape(array: Any) -> tuple[int, ...]:
     """The shape of what one device holds of `array`, as far as that is known.
 

@@ -14,7 +14,7 @@ from diffgrad_optax._checks import (
 )
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
 from diffgrad_optax._moments import bias_correction
-from diffgrad_optax._sharding import following_params
+from diffgrad_optax._sharding import following_params, zero_for
 
 
 class SwatsState(NamedTuple):
@@ -138,10 +138,10 @@ def swats(
         rate_dtype = real_dtype(at_least_float32(*jax.tree.leaves(params)))
         return SwatsState(
             count=jnp.zeros((), jnp.int32),
-            switch_step=jnp.zeros((), jnp.int32),
-            sgd_rate=jnp.zeros((), rate_dtype),
-            adam_rate=jnp.zeros((), rate_dtype),
-            average=jnp.zeros((), rate_dtype),
+            switch_step=zero_for(params, jnp.int32),
+            sgd_rate=zero_for(params, rate_dtype),
+            adam_rate=zero_for(params, rate_dtype),
+            average=zero_for(params, rate_dtype),
             adam_state=adam.init(params),
         )
 

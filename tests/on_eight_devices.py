@@ -222,6 +222,28 @@ def inside_manual_axes(axis_type):
     return [*differences, difference(apart, steps(grads))]
 
 
+def alone(optimizer):
+    """How unlike three steps are inside `jax.shard_map`, where each device has
+    parameters of its own, to those on each device's part alone."""
+    mesh = jax.make_mesh((8,), ('x',), axis_types=(AxisType.Auto,))
+    params, *grads = (tree['kernel'] for tree in trees())
+
+    def steps(params, *grads):
+        def step(carry, grad):
+            params, state = carry
+            updates, state = optimizer.update(grad, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        carry = params, optimizer.init(params)
+        (params, _), _ = jax.lax.scan(step, carry, jnp.stack(grads))
+        return params
+
+    split = jax.shard_map(steps, mesh=mesh, in_specs=P('x'), out_specs=P('x'))
+    parts = zip(*(np.split(x, 8) for x in (params, *grads)), strict=True)
+    expected = np.concatenate([jax.jit(steps)(*part) for part in parts])
+    return difference(jax.jit(split)(params, *grads), expected)
+
+
 def main(directory):
     """Prints what was found, by transformation and kind of axes."""
     found = {
@@ -231,6 +253,7 @@ def main(directory):
     for axis_type in (AxisType.Auto, AxisType.Explicit):
         found[f'manual, {axis_type.name}'] = inside_manual_axes(axis_type)
     for name, optimizer in transformations():
+        found[f'{name}, alone'] = alone(optimizer)
         for axis_type in (AxisType.Auto, AxisType.Explicit):
             facts = on_mesh(optimizer, axis_type, f'{directory}/{name}')
             found[f'{name}, {axis_type.name}'] = facts

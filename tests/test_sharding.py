@@ -82,6 +82,8 @@ def test_state_follows_its_parameters_and_devices_exchange_only_what_is_summed(
     assert_blocks_stay_on_their_device(*(found.pop(f'blocks, {axes}') for axes in AXES))
     for axes in AXES:
         assert found.pop(f'manual, {axes}') == [0, 0, 0]
+    for name in NAMES:
+        assert found.pop(f'{name}, alone') <= 1e-6, name
     assert not {
         name: complaints
         for name in NAMES
