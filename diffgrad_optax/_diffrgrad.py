@@ -142,6 +142,8 @@ def _rectified(
     ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
         directions, state = adam.update(updates, state, params)
         t = state.count
+        # Nesterov's momentum is that of the next step, as far as steps are counted.
+        t_mu = optax.safe_increment(t) if nesterov else t
 
         @functools.cache
         def rectification(dtype: np.dtype[Any]) -> tuple[jax.Array, jax.Array]:
@@ -156,7 +158,7 @@ def _rectified(
             wide = at_least_float32(grad, direction, mu)
             real = real_dtype(wide)
             β1 = jnp.asarray(b1, real)
-            m_hat = mu.astype(wide) / bias_correction(b1, t + nesterov, real)
+            m_hat = mu.astype(wide) / bias_correction(b1, t_mu, real)
             if nesterov:
                 g_hat = grad.astype(wide) / bias_correction(b1, t, real)
                 m_hat = β1 * m_hat + (1 - β1) * g_hat

@@ -63,8 +63,8 @@ def correct_by_difference(
       gamma: the part of the correction that is made, >= 0. Traceable.
       b1: decay rate of the momentum that follows, in [0, 1). Traceable.
       max_norm: the largest norm of an array of :math:`c_t`, >= 0; infinity for no
-        clipping. With float32 gradients above 1e19, whose squares overflow, the
-        whole array's update is 0; with one that is NaN the others are not clipped.
+        clipping. Where the norm is above 1.8e19 in float32, its square overflows, and
+        the whole array's update is 0; with one that is NaN the others are not clipped.
         Traceable.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.

@@ -24,8 +24,11 @@ In floating point the open ends are reached: a coefficient rounds to its bound.
 All arithmetic is float32 or wider, whatever the gradients are stored in, and so
 is the result: in bfloat16 the sigmoid would be exactly ½ for every difference up
 to 1e-3, and friction would be gone. For complex gradients :math:`|\cdot|` is the
-modulus. `dfc3` to `dfc5` and `relative_dfc` square the gradients: in float32
-:math:`|g_t|` must stay below 1e19, and for `relative_dfc` the rms above 1e-18.
+modulus. `dfc3` to `dfc5` and `relative_dfc` sum squares of the gradients: in float32
+an array's norm must stay below 1.8e19, and for `relative_dfc` the rms above 1e-18.
+
+Derivatives take that of a root as 0 at 0. `relative_dfc` has none of meaning where
+all gradients of an array are zero, since ξ is another as soon as one is not.
 
 References:
   Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
@@ -140,7 +143,7 @@ def dfc5(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     As :func:`dfc3`, deviations included, with the square root of ν in its place.
     """
     mean, deviation = _statistics(grad)
-    return jax.nn.sigmoid(jnp.sqrt(deviation) * _distance(grad, prev_grad) - mean)
+    return jax.nn.sigmoid(_root(deviation) * _distance(grad, prev_grad) - mean)
 
 
 def relative_dfc(
@@ -184,7 +187,7 @@ def relative_dfc(
     check_number('c', c)
     distance = _distance(grad, prev_grad)
     size = jnp.abs(grad.astype(at_least_float32(grad)))
-    rms = jnp.sqrt(jnp.mean(size**2)).astype(distance.dtype)
+    rms = _root(jnp.mean(size**2)).astype(distance.dtype)
     # All gradients zero: ½ where they were zero before, else as far as can be.
     tiny = np.finfo(distance.dtype).tiny
     return jax.nn.sigmoid(jnp.asarray(c, distance.dtype) * distance / (rms + tiny))
@@ -203,7 +206,13 @@ def _statistics(grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean and the population standard deviation of |g| over one array."""
     size = jnp.abs(grad.astype(at_least_float32(grad)))
     mean = jnp.mean(size)
-    return mean, jnp.sqrt(jnp.mean((size - mean) ** 2))
+    return mean, _root(jnp.mean((size - mean) ** 2))
+
+
+def _root(x: jax.Array) -> jax.Array:
+    """√x, whose derivative at 0 is 0: an array of one element has no deviation."""
+    zero = x == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 _BY_NAME: dict[str, Friction] = {

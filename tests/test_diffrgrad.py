@@ -165,3 +165,16 @@ def test_steps_have_a_derivative_before_and_after_the_first_rectified_one():
     h = 1e-6
     expected = (moved(0.99 + h) - moved(0.99 - h)) / (2 * h)
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.usefixtures('float32')
+def test_nesterovs_momentum_is_the_same_when_steps_are_no_longer_counted():
+    optimizer = diffrgrad(1.0, threshold=1e6, nesterov=True)
+    last = np.iinfo(np.int32).max
+    for count in (10**9, last - 2, last - 1, last):
+        state = optimizer.init(jnp.zeros(1))
+        state = optax.tree.set(
+            state, count=jnp.int32(count), mu=jnp.ones(1), prev_grad=jnp.ones(1)
+        )
+        updates, _ = optimizer.update(jnp.ones(1), state)
+        np.testing.assert_allclose(updates, [-0.5], rtol=1e-6)

@@ -468,6 +468,32 @@ def test_coefficient_of_huge_finite_gradients_is_finite(name):
     assert np.all(np.isfinite(coefficient))
 
 
+@pytest.mark.parametrize('size', [1000, 100_000])
+@pytest.mark.parametrize('name', PER_ARRAY)
+def test_coefficient_of_many_gradients_is_right_up_to_the_largest_norm(name, size):
+    grad = np.full(size, 1.8e19 / size**0.5, np.float32)
+    grad[::2] *= -1
+    if name == 'relative_dfc':
+        coefficient, expected = ξ(name, grad, np.zeros_like(grad)), 0.7310586
+    else:
+        coefficient, expected = ξ(name, grad, grad), 0.0
+    np.testing.assert_allclose(coefficient, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', WITH_MEAN)
+def test_coefficient_of_a_single_gradient_has_a_derivative(name):
+    # It has no deviation, and ξ = σ(-|g|).
+    slope = jax.grad(lambda g: ξ(name, g, 0.5)[0])(jnp.array([0.7]))
+    expected = references.sigmoid(-0.7)
+    np.testing.assert_allclose(slope, [-expected * (1 - expected)], rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_derivatives_by_gradients_that_stay_zero_are_finite(name):
+    slopes = jax.grad(lambda g, q: jnp.sum(ξ(name, g, q)), (0, 1))
+    chex.assert_tree_all_finite(slopes(jnp.zeros(3), jnp.zeros(3)))
+
+
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('prev_grad_dtype', [None, 'bfloat16'])
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
