@@ -23,6 +23,7 @@ from benchmarks import jax_arms, results, torch_arms, trees
 from benchmarks.gradients import GRADIENTS, factors, least_moved
 from benchmarks.tables import show
 from benchmarks.timing import Arm, interleave
+from examples.common import cli
 
 COPY_SIZES = {'cpu': 2**26, 'gpu': 2**28}
 DTYPES = ('float32', 'bfloat16')
@@ -171,9 +172,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--tree', nargs='+', choices=trees.TREES, dest='trees')
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=DTYPES)
-    parser.add_argument('--rounds', type=int, default=ROUNDS)
+    parser.add_argument('--rounds', type=results.positive, default=ROUNDS)
     parser.add_argument(
-        '--compilations', type=int, default=1, help='of each update of JAX, in turns'
+        '--compilations',
+        type=results.positive,
+        default=1,
+        help='of each update of JAX, in turns',
     )
     parser.add_argument(
         '--leave-out',
@@ -199,4 +203,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

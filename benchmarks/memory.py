@@ -14,7 +14,9 @@ os.environ['XLA_FLAGS'] = (
 )
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
+import argparse
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +28,7 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import trees
 from diffgrad_optax import diffgrad, quantize_state
+from examples.common import cli
 from examples.common.tables import markdown
 
 DEVICES = (1, 4, 8)
@@ -79,8 +82,9 @@ def place(tree: Any, devices: int) -> Any:
     return jax.device_put(trees.full(tree), NamedSharding(mesh, P('fsdp')))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Prints two tables in Markdown."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(argv)
     tree = trees.decoder(8, 512, 2048, 16384)
     print(f'{trees.count(tree):,} parameters, float32, MB on each device\n')
     rows = []
@@ -115,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

@@ -1,5 +1,6 @@
 """What a measurement leaves: a JSON file with every time and all that decides it."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -55,6 +56,14 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def positive(text: str) -> int:
+    """A number of times, as argparse is given it."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text} must be at least 1')
+    return number
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -3,16 +3,17 @@
 python -m benchmarks.tables benchmarks/results/*/*.json
 """
 
+import argparse
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import truediv
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.gradients import least_moved
+from examples.common import cli
 from examples.common.tables import markdown
 
 
@@ -246,11 +247,16 @@ def show(result: dict[str, Any]) -> None:
     print(table_of(result)(result), end='\n\n', flush=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table of each file named."""
-    for name in sys.argv[1:]:
-        show(json.loads(Path(name).read_text()))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('files', nargs='+', type=Path, help='results in JSON')
+    for path in parser.parse_args(argv).files:
+        try:
+            show(json.loads(path.read_text()))
+        except (ValueError, LookupError, TypeError) as error:
+            raise cli.UserError(f'{path} is no result of a benchmark') from error
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

@@ -37,6 +37,7 @@ from examples.cifar.device_data import (
 )
 from examples.cifar.train import steps_per_call
 from examples.cifar.training import Task, TrainState, init_state, train_steps
+from examples.common import cli
 
 NAME = 'throughput'
 # Dense bfloat16, by the vendor's datasheet.
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=Path,
         help="CIFAR-10's; left out, random images: matrix units heat up by their data",
     )
-    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--rounds', type=results.positive, default=3)
     parser.add_argument('--peak-tflops', type=float, help="the device's, in this dtype")
     parser.add_argument('--out-dir', type=Path)
     parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
@@ -221,4 +222,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

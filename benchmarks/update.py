@@ -42,6 +42,7 @@ from diffgrad_optax import (
     swats,
     with_friction,
 )
+from examples.common import cli
 
 NAME = 'costs'
 ROUNDS = 5
@@ -113,7 +114,7 @@ def measure(tree: Any, *, rounds: int, calls: int, repeats: int) -> dict[str, An
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=ROUNDS)
+    parser.add_argument('--rounds', type=results.positive, default=ROUNDS)
     parser.add_argument('--out-dir', type=Path)
     parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
     args = parser.parse_args(argv)
@@ -134,4 +135,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

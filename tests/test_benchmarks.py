@@ -26,6 +26,7 @@ from benchmarks import (
     hlo,
     jax_arms,
     results,
+    tables,
     throughput,
     timing,
     torch_arms,
@@ -39,6 +40,7 @@ from benchmarks.tables import by_turns, table_of, update_table
 from benchmarks.timing import SAMPLES, Running, interleave
 from diffgrad_optax import diffgrad
 from examples.cifar.model import ACTIVATIONS, MODELS
+from examples.common.cli import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -252,6 +254,32 @@ def test_without_a_compiler_for_gpus_it_says_what_is_missing(capsys, monkeypatch
         compiled.main(['--tree', 'array'])
     assert stopped.value.code == 1
     assert 'jax[cuda12]' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('rounds', ['0', '-1'])
+@pytest.mark.parametrize(
+    ('benchmark', 'flag'),
+    [
+        (compare, '--rounds'),
+        (compare, '--compilations'),
+        (update, '--rounds'),
+        (throughput, '--rounds'),
+    ],
+)
+def test_nothing_is_measured_no_times(benchmark, flag, rounds, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main([flag, rounds, '--out-dir', str(tmp_path)])
+    assert f'{flag}: {rounds} must be at least 1' in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize('content', [None, '', '{}', '[1]', '{"tree": 1}'])
+def test_what_is_no_result_has_no_table(content, tmp_path):
+    path = tmp_path / 'result.json'
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises((FileNotFoundError, UserError), match=r'result\.json'):
+        tables.main([str(path)])
 
 
 def test_interleave_takes_turns_and_keeps_warm_samples():
