@@ -337,6 +337,7 @@ def copied(result, path):
     ('damage', 'said'),
     [
         ('metrics', 'metrics.jsonl is damaged'),
+        ('a line', 'metrics.jsonl is damaged'),
         ('config', 'config.json is no configuration'),
         ('checkpoint', r'no checkpoint in .* is as it was written: 3 \('),
     ],
@@ -345,6 +346,8 @@ def test_damaged_files_are_named_and_nothing_is_lost(finished, tmp_path, damage,
     path = copied(finished[0], tmp_path / 'run')
     if damage == 'metrics':
         (path / 'metrics.jsonl').write_text('{"epoch": 1\n')
+    elif damage == 'a line':
+        (path / 'metrics.jsonl').write_text('[1]\n{}\n')
     elif damage == 'config':
         (path / 'config.json').write_text('{"settings": 3}')
     else:

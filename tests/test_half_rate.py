@@ -275,7 +275,7 @@ def test_what_has_its_line_is_not_run_again(faked, monkeypatch):
 
 def test_without_time_nothing_is_run_and_it_is_not_called_done(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, 'train_cifar', None)
-    run.main(['--smoke', '--minutes', '-1', '--out-dir', str(tmp_path)])
+    run.main(['--smoke', '--minutes', '0', '--out-dir', str(tmp_path)])
     assert not (tmp_path / 'half_rate.json').exists()
     assert '| diffgrad | – | – | – | – |' in (tmp_path / 'half_rate.md').read_text()
 
@@ -283,7 +283,7 @@ def test_without_time_nothing_is_run_and_it_is_not_called_done(monkeypatch, tmp_
 def test_what_is_missing_again_is_not_called_done(monkeypatch, tmp_path):
     done = tmp_path / 'half_rate.json'
     done.write_text('{}')
-    run.main(['--smoke', '--minutes', '-1', '--out-dir', str(tmp_path)])
+    run.main(['--smoke', '--minutes', '0', '--out-dir', str(tmp_path)])
     assert not done.exists()
 
 

@@ -70,7 +70,7 @@ def test_what_has_its_line_is_not_run_again(faked, monkeypatch):
 
 def test_without_time_nothing_is_run_and_it_is_not_called_done(monkeypatch, tmp_path):
     monkeypatch.setattr(compare, 'train', never)
-    compare.main(['--smoke', '--minutes', '-1', '--out-dir', str(tmp_path)])
+    compare.main(['--smoke', '--minutes', '0', '--out-dir', str(tmp_path)])
     assert not (tmp_path / 'lm.json').exists()
     assert '| adadiff | – | – | – |' in (tmp_path / 'lm.md').read_text()
 

@@ -136,6 +136,17 @@ def test_an_unfinished_line_is_none_and_is_cut_off(tmp_path):
     assert len(Record(record.path).runs) == 3
 
 
+@pytest.mark.parametrize('end', ['{"mine": 1}', 'mine', ' '])
+def test_a_file_that_ends_with_something_else_is_kept(tmp_path, end):
+    record, _ = run(tmp_path, {'seed0': Config(0)})
+    for content in (end, record.path.read_text() + end):
+        record.path.write_text(content)
+        with pytest.raises(UserError, match='ends with what is no result of a run'):
+            run(tmp_path, CONFIGS)
+        assert record.path.read_text() == content
+        record.path.write_text(content.removesuffix(end))
+
+
 def test_two_that_add_to_one_file_keep_each_others_lines(tmp_path):
     path = tmp_path / 'results.jsonl'
     first, second = Record(path), Record(path)

@@ -15,7 +15,7 @@ from examples.cifar.train import Result, train
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.curves import draw_curves
-from examples.common.files import write_atomically
+from examples.common.files import check_replaceable, write_atomically
 from examples.common.finite import DivergedError
 from examples.common.optimizers import compose
 from examples.common.tables import fewer, spread
@@ -43,6 +43,11 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
     Raises:
       UserError: as `train`.
     """
+    comparison = dataclasses.replace(
+        comparison,
+        optimizers=tuple(dict.fromkeys(comparison.optimizers)),
+        seeds=tuple(dict.fromkeys(comparison.seeds)),
+    )
     settings = {
         field.name: getattr(comparison, field.name)
         for field in dataclasses.fields(Settings)
@@ -55,6 +60,9 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
         )
     default = Path('runs') / f'compare-{comparison.dataset}-{comparison.model}'
     out_dir = comparison.out_dir or default
+    check_replaceable(
+        out_dir / 'results.json', set, {'comparison', 'runs'}, 'table.md', 'curves.png'
+    )
     results: dict[str, dict[int, Result]] = {n: {} for n in comparison.optimizers}
     for name, of_name in results.items():
         for seed in comparison.seeds:
@@ -82,8 +90,8 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
         raise UserError('every run has diverged: try a smaller --learning-rate')
     text = table(results, len(comparison.seeds))
     print(f'\n{text}\n\neverything is in {out_dir}')
-    write_atomically(out_dir / 'table.md', text + '\n')
     write_atomically(out_dir / 'results.json', as_json(comparison, results))
+    write_atomically(out_dir / 'table.md', text + '\n')
     draw_curves(
         out_dir / 'curves.png',
         {

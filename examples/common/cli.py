@@ -86,11 +86,19 @@ def at_least(settings: Any, **least: int) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a program: wrong input ends it with one line and exit status 2."""
+    """Runs a program: wrong input ends it with one line and exit status 2.
+
+    So does a file that cannot be read or written.
+    """
     try:
         main()
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted: repeat the command to go on', file=sys.stderr)

@@ -1,7 +1,12 @@
 """Writing files."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from examples.common.cli import UserError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -12,3 +17,45 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def check_replaceable(
+    path: Path, told: Callable[[Any], Any], settings: Any, *drawn: str
+) -> None:
+    """Refuses to write a result over anything else than one of the same settings.
+
+    Args:
+      path: of the result, in JSON, which need not exist.
+      told: of what is there, what its settings were.
+      settings: those of what will be written.
+      *drawn: the names of files that are made from the result, beside it.
+
+    Raises:
+      UserError: if something else is there.
+    """
+    check_drawn(path, *map(path.with_name, drawn))
+    if not path.exists():
+        return
+    try:
+        same = told(json.loads(path.read_text())) == settings
+    except (ValueError, LookupError, TypeError, AttributeError):
+        same = False
+    if not same:
+        raise UserError(
+            f'{path} is there and is no result of these settings: choose another '
+            '--out-dir'
+        )
+
+
+def check_drawn(path: Path, *drawn: Path) -> None:
+    """Refuses to draw over files that were not drawn from `path`, which is not there.
+
+    Raises:
+      UserError: naming the first of them.
+    """
+    for file in drawn:
+        if file.exists() and not path.exists():
+            raise UserError(
+                f'{file} is there without {path.name}, which it would be drawn from: '
+                'choose another place'
+            )

@@ -20,6 +20,8 @@ from examples.common.facts import commit
 from examples.common.finite import DivergedError
 from examples.common.lock import held
 
+# How the line of every run begins.
+START = b'{"settings": '
 # What a run calls the data that it learns; their checksum says what they are.
 DATA = ('dataset', 'tokens', 'limit_train', 'limit_test')
 
@@ -46,7 +48,12 @@ class Record:
         self.path = path
         self.runs: list[dict[str, Any]] = []
         content = path.read_bytes() if path.exists() else b''
-        for number, line in enumerate(content.split(b'\n')[:-1], start=1):
+        *lines, rest = content.split(b'\n')
+        if not (rest.startswith(START) or START.startswith(rest)):
+            raise UserError(
+                f'{path} ends with what is no result of a run: choose another file'
+            )
+        for number, line in enumerate(lines, start=1):
             try:
                 run = json.loads(line)
                 run['settings'], run['metrics']
@@ -89,7 +96,8 @@ class Record:
             ):
                 raise UserError(
                     f'{self.path} is of other data: theirs have the checksum '
-                    f'{theirs["data_checksum"]}, these {mine}. Choose another file'
+                    f'{theirs["data_checksum"]}, these {mine}. Choose another file, by '
+                    '--results or --out-dir'
                 )
 
     def add(self, run: dict[str, Any]) -> None:

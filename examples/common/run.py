@@ -194,7 +194,10 @@ class RunDirectory:
     def _metrics(self) -> list[dict[str, Any]]:
         """The metrics so far; a half-written line is none."""
         try:
-            return [json.loads(line) for line in self._text().split('\n')[:-1]]
+            metrics = [json.loads(line) for line in self._text().split('\n')[:-1]]
+            if any(not isinstance(line, dict) for line in metrics):
+                raise ValueError('a line is no object')
+            return metrics
         except ValueError as error:
             raise UserError(
                 f'{self.metrics_path} is damaged ({error}): mend that line or choose '

@@ -48,6 +48,7 @@ def path_of(out_dir: Path, network: str) -> Path:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
+    cli.at_least(settings, minutes=0)
     scale = 'smoke' if settings.smoke else settings.scale
     networks = SCALES[scale](settings.data_dir)
     out_dir = settings.out_dir

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.facts import facts
-from examples.common.files import write_atomically
+from examples.common.files import check_replaceable, write_atomically
 from examples.common.lock import held
 from examples.common.pieces import Pieces
 from examples.landscapes.functions import FUNCTIONS
@@ -122,6 +122,22 @@ def numbers(losses: np.ndarray) -> list[float | None]:
 def compare(settings: Settings) -> None:
     """Runs everything and writes it."""
     out, sizes = settings.out_dir, (settings.steps, settings.starts, settings.shown)
+    chosen = list(dict.fromkeys(settings.optimizers))
+    check_replaceable(
+        out / 'landscapes.json',
+        lambda record: [
+            record['steps'],
+            record['starts'],
+            {title: list(of) for title, of in record['functions'].items()},
+        ],
+        [
+            settings.steps,
+            settings.starts,
+            {title: chosen for title in settings.functions},
+        ],
+        *('landscapes.md', 'landscapes.html'),
+        *('landscapes.png', 'landscapes-rates.png'),
+    )
     pieces = Pieces(out / 'searches', {'sizes': sizes, **made_with()})
     runs = run_all(settings, pieces)
     record = make_record(settings, runs)

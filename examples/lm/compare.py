@@ -133,6 +133,7 @@ def show(plan: Plan, out_dir: Path, scale: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
+    cli.at_least(settings, minutes=0)
     scale = 'smoke' if settings.smoke else settings.scale
     plan = SCALES[scale](settings.data_dir)
     minutes = math.inf if settings.minutes is None else settings.minutes

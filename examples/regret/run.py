@@ -18,7 +18,7 @@ import numpy as np
 from examples.common import cli
 from examples.common.cli import option
 from examples.common.facts import facts
-from examples.common.files import write_atomically
+from examples.common.files import check_replaceable, write_atomically
 from examples.regret.game import OPTIMIZERS, play
 from examples.regret.hindsight import best_points
 from examples.regret.picture import draw_points, draw_regret
@@ -84,18 +84,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
     cli.at_least(settings, rounds=30)
+    out = settings.out_dir
+    out.mkdir(parents=True, exist_ok=True)
+    told = {
+        'rounds': settings.rounds,
+        'problems': list(dict.fromkeys(settings.problems)),
+    }
+    check_replaceable(
+        out / 'regret.json',
+        lambda record: record['settings'],
+        told,
+        *('regret.md', 'regret.png'),
+    )
     problems = {}
     for title in dict.fromkeys(settings.problems):
         problems[title] = measure(title, settings.rounds)
         regret = problems[title]['optimizers']['diffgrad']['regret'][-1]
         print(f'{title:18s} R(T) of diffgrad {regret:.4g}', flush=True)
     record = {
-        'settings': {'rounds': settings.rounds, 'problems': list(problems)},
+        'settings': told,
         **facts(jax.make_mesh((1,), ('data',))),
         'problems': problems,
     }
-    out = settings.out_dir
-    out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / 'regret.json', json.dumps(record) + '\n')
     write_atomically(out / 'regret.md', tables(record) + '\n')
     draw_regret(out / 'regret.png', problems)

@@ -15,7 +15,7 @@ from typing import Literal
 from examples.cifar.train import data_checksum, train
 from examples.common import cli
 from examples.common.cli import option
-from examples.common.files import write_atomically
+from examples.common.files import check_drawn, write_atomically
 from examples.common.record import run_missing
 from examples.study.experiments import EXPERIMENTS, GROUPS, Experiment, plan
 from examples.study.report import by_arm, draw_group, table
@@ -61,9 +61,11 @@ def describe(experiment: Experiment, seeds: int) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
+    cli.at_least(settings, minutes=0)
     experiment = EXPERIMENTS[settings.dataset]
     name = f'study-{settings.dataset}'
     results = settings.results or Path(f'docs/results/{name}.jsonl')
+    check_drawn(results, results.with_suffix('.md'))
     record = run_missing(
         results,
         plan(experiment, settings.seeds, settings.data_dir),
@@ -73,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         minutes=settings.minutes,
         say=lambda line: print(line, flush=True),
     )
+    if not record.runs:
+        print(f'nothing was trained: {results} is not there')
+        return
     runs = by_arm(record, experiment)
     title = describe(experiment, max(map(len, runs.values())))
     images_dir = settings.images_dir or (

@@ -218,7 +218,9 @@ def fill(settings: Settings) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    fill(cli.parse(Settings, argv, description=__doc__))
+    settings = cli.parse(Settings, argv, description=__doc__)
+    cli.at_least(settings, minutes=0)
+    fill(settings)
 
 
 if __name__ == '__main__':

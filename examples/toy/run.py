@@ -21,7 +21,7 @@ from diffgrad_optax import adadiff, diffgrad, diffrgrad
 from diffgrad_optax.friction import __all__ as frictions
 from examples.common import cli
 from examples.common.cli import UserError, option
-from examples.common.files import write_atomically
+from examples.common.files import check_replaceable, write_atomically
 from examples.common.tables import markdown
 from examples.toy.functions import FUNCTIONS, START, Function
 from examples.toy.picture import draw_paths
@@ -106,9 +106,23 @@ def table(paths: dict[str, dict[str, np.ndarray]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
+    settings.out_dir.mkdir(parents=True, exist_ok=True)
+    check_replaceable(
+        settings.out_dir / 'paths.json',
+        lambda record: [
+            record['learning_rate'],
+            record['steps'],
+            [list(of) for of in record['positions'].values()],
+        ],
+        [
+            settings.learning_rate,
+            settings.steps,
+            [list(dict.fromkeys(settings.optimizers))] * len(FUNCTIONS),
+        ],
+        'paths.png',
+    )
     paths = compare(settings)
     print(table(paths))
-    settings.out_dir.mkdir(parents=True, exist_ok=True)
     numbers = {
         title: {name: path.tolist() for name, path in of.items()}
         for title, of in paths.items()
