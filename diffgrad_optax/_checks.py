@@ -24,7 +24,8 @@ def check_number(
 ) -> None:
     """Refuses a plain number outside [low, high), NaN included.
 
-    If `closed`, `high` itself is allowed.
+    If `closed`, `high` itself is allowed. If not, neither is what rounds to it in the
+    widest numbers that JAX has, float32 by default.
 
     Raises:
       TypeError: if `value` is neither a real number nor an array of one.
@@ -51,6 +52,11 @@ def check_number(
         number = math.nan
     if not (low <= number < high or (closed and number == high)):
         raise ValueError(f'{name} must be {allowed}, got {value!r}')
+    widest = jax.dtypes.canonicalize_dtype(np.float64)
+    if high < math.inf and not closed and widest.type(number) == high:
+        raise ValueError(
+            f'{name} must be {allowed}, got {value!r}, which is {high:g} in {widest}'
+        )
 
 
 def check_number_or_schedule(name: str, value: Any) -> None:

@@ -313,6 +313,17 @@ def test_what_is_of_no_real_dtype_is_no_number(value):
         diffgrad(value)
 
 
+@pytest.mark.usefixtures('float32')
+@pytest.mark.parametrize('name', ['b1', 'b2'])
+def test_a_decay_rate_that_is_1_in_float32_is_refused(name):
+    said = f'{name} must be in .0, 1., got 0.99999999, which is 1 in float32'
+    with pytest.raises(ValueError, match=said):
+        adadiff(1e-3, **{name: 1 - 1e-8})
+    adadiff(1e-3, **{name: 1 - 2**-24})
+    with jax.enable_x64(True):
+        adadiff(1e-3, **{name: 1 - 1e-8})
+
+
 def test_an_integer_that_no_float_holds_is_out_of_range():
     with pytest.raises(ValueError, match='learning_rate must be finite'):
         diffgrad(10**400)
