@@ -55,7 +55,8 @@ def check_number(
     widest = jax.dtypes.canonicalize_dtype(np.float64)
     if high < math.inf and not closed and widest.type(number) == high:
         raise ValueError(
-            f'{name} must be {allowed}, got {value!r}, which is {high:g} in {widest}'
+            f'{name} must be {allowed}, got {value!r}, which is {high:g} in {widest} '
+            '(float64 needs jax_enable_x64)'
         )
 
 

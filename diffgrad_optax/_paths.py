@@ -1,6 +1,6 @@
 """Where a state has trees like the parameters."""
 
-import functools
+from collections import Counter
 from typing import Any
 
 import jax
@@ -14,32 +14,37 @@ def split_paths(state: Any, params: Any) -> list[tuple[Any, Any]]:
     is in no such tree.
 
     A parameter may be called like a field: `.nu.w` is a moment of `.w`, or any array
-    of the parameter `.nu.w`. So a path is cut where the most of `params` is found.
+    of the parameter `.nu.w`. So a path is cut where the most parameters are found,
+    with those that were left out there: which have None or `optax.MaskedNode()` in
+    place of themselves or of what they are in. Where as many are, it is cut where the
+    fewest are left out, and then as late as can be, since no whole tree is in another.
     """
-    inside = {path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-    ends = {path for path, _ in jax.tree_util.tree_leaves_with_path(state, _left_out)}
-
-    @functools.cache
-    def found(prefix: Any) -> int:
-        """How many parameters have a leaf behind `prefix`, or were left out there."""
-        return sum(
-            any(prefix + path[:end] in ends for end in range(len(path) + 1))
-            for path in inside
-        )
+    params_at = {path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    inside = Counter(path[:end] for path in params_at for end in range(len(path) + 1))
+    found: Counter[Any] = Counter()
+    left_out: Counter[Any] = Counter()
+    for path, node in jax.tree_util.tree_leaves_with_path(state, _is_mark):
+        for cut in range(len(path) + 1):
+            prefix, rest = path[:cut], path[cut:]
+            if _is_mark(node):
+                left_out[prefix] += inside[rest]
+            elif rest in params_at:
+                found[prefix] += 1
 
     def split(path: Any) -> tuple[Any, Any]:
-        cuts = [cut for cut in range(len(path) + 1) if path[cut:] in inside]
+        cuts = [cut for cut in range(len(path) + 1) if path[cut:] in params_at]
         if not cuts:
             return path, None
-        # Mostly it is the first, and no other has to be looked behind.
-        whole = (cut for cut in cuts if found(path[:cut]) == len(inside))
-        cut = next(whole, None)
-        if cut is None:
-            cut = max(cuts, key=lambda cut: found(path[:cut]))
+
+        def likeness(cut: int) -> tuple[int, int, int]:
+            prefix = path[:cut]
+            return found[prefix] + left_out[prefix], found[prefix], cut
+
+        cut = max(cuts, key=likeness)
         return path[:cut], path[cut:]
 
     return [split(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
 
 
-def _left_out(node: Any) -> bool:
+def _is_mark(node: Any) -> bool:
     return node is None or isinstance(node, optax.MaskedNode)

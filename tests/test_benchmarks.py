@@ -273,7 +273,7 @@ def test_nothing_is_measured_no_times(benchmark, flag, rounds, tmp_path, capsys)
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize('content', [None, '', '{}', '[1]', '{"tree": 1}'])
+@pytest.mark.parametrize('content', [None, '', '{}', '[1]', '{"tree": 1}', '3'])
 def test_what_is_no_result_has_no_table(content, tmp_path):
     path = tmp_path / 'result.json'
     if content is not None:

@@ -1,6 +1,8 @@
 """No program of ours writes over what it has not made itself."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,10 @@ from examples.common.files import check_replaceable
 from examples.landscapes import run as landscapes
 from examples.regret import run as regret
 from examples.study import run as study
+from examples.tables import render
 from examples.toy import run as toy
 
+PUBLISHED = Path(__file__).parents[1] / 'docs/results'
 TOY = ('--steps', '3', '--optimizers', 'adam')
 LANDSCAPES = (
     *('--functions', 'beale', '--optimizers', 'adam'),
@@ -72,12 +76,28 @@ def test_a_study_does_not_draw_over_a_file_of_another(tmp_path):
     assert (tmp_path / 'mine.md').read_text() == 'mine'
 
 
-def test_a_study_without_runs_draws_nothing(tmp_path, capsys):
+@pytest.mark.parametrize('others', [None, 'study-cifar10-small.jsonl'])
+def test_a_study_without_runs_draws_nothing(others, tmp_path, capsys):
     results = tmp_path / 'results.jsonl'
+    if others is not None:
+        shutil.copy(PUBLISHED / others, results)
     arguments = ['--results', str(results), '--runs-dir', str(tmp_path / 'runs')]
     study.main([*arguments, '--minutes', '0'])
-    assert 'nothing was trained' in capsys.readouterr().out
+    assert 'nothing to draw' in capsys.readouterr().out
     assert not [*tmp_path.glob('*.md'), *tmp_path.glob('*.png')]
+
+
+@pytest.mark.parametrize(
+    ('main', 'name'),
+    [(study.main, 'study-digits.jsonl'), (render.main, 'tables-digits.jsonl')],
+)
+def test_a_table_is_not_drawn_over_its_results(main, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / 'mine.md'
+    shutil.copy(PUBLISHED / name, results)
+    with pytest.raises(UserError, match=r'mine\.md would be drawn over'):
+        main(['--results', str(results)])
+    assert results.read_bytes() == (PUBLISHED / name).read_bytes()
 
 
 def test_a_directory_is_no_result(tmp_path):

@@ -68,6 +68,40 @@ def test_parameters_that_are_left_out_have_no_leaves(mask):
     assert names(inner.init(params), params) == expected
 
 
+class Link(NamedTuple):
+    """A list of layers, in which any layer's tree ends like the whole."""
+
+    w: Any
+    nu: Any
+
+
+def test_moments_of_linked_layers_belong_to_their_layer():
+    params = Link(np.ones(3), Link(np.ones(3), Link(np.ones(3), None)))
+    state = optax.scale_by_adam().init(params)
+    paths = ['.w', '.nu.w', '.nu.nu.w']
+    expected = [(field, path) for field in ('.mu', '.nu') for path in paths]
+    assert names(state, params) == [('.count', None), *expected]
+
+
+class Counts(NamedTuple):
+    """Its parameters are called like the count of a state too."""
+
+    count: Any
+    nu: Any
+
+
+def test_moments_belong_to_their_parameters_beside_a_count_of_their_name():
+    class Count(NamedTuple):
+        count: Any
+
+    params = Counts(np.ones(3), Count(np.ones(3)))
+    state = optax.scale_by_adam().init(params)
+    assert names(state, params)[1:] == [
+        *[('.mu', '.count'), ('.mu', '.nu.count')],
+        *[('.nu', '.count'), ('.nu', '.nu.count')],
+    ]
+
+
 def test_a_tree_that_differs_in_places_belongs_to_the_parameters_elsewhere():
     params = {'real': np.ones(3), 'complex': np.ones(3) + 1j}
     inner = optax.contrib.split_real_and_imaginary(optax.trace(0.9))

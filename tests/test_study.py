@@ -91,7 +91,7 @@ def test_the_command_adds_lines_and_draws_a_table_and_every_group(
         results.with_suffix('.md').read_text()
     )
     assert sorted(file.name for file in (tmp_path / 'images').iterdir()) == [
-        f'study-digits-{group}.png'
+        f'results-{group}.png'
         for group in ('adam', 'lookahead-and-noise', 'radam', 'sgd')
     ]
 

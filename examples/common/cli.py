@@ -101,5 +101,5 @@ def run(main: Callable[[], None]) -> None:
         print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('interrupted: repeat the command to go on', file=sys.stderr)
+        print('interrupted: repeat the command', file=sys.stderr)
         sys.exit(130)

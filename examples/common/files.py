@@ -48,12 +48,14 @@ def check_replaceable(
 
 
 def check_drawn(path: Path, *drawn: Path) -> None:
-    """Refuses to draw over files that were not drawn from `path`, which is not there.
+    """Refuses to draw over `path` itself, or over what cannot be drawn from it.
 
     Raises:
       UserError: naming the first of them.
     """
     for file in drawn:
+        if file == path:
+            raise UserError(f'{path} would be drawn over: give it another ending')
         if file.exists() and not path.exists():
             raise UserError(
                 f'{file} is there without {path.name}, which it would be drawn from: '

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         out / 'regret.json',
         lambda record: record['settings'],
         told,
-        *('regret.md', 'regret.png'),
+        *('regret.md', 'regret.png', 'regret-points.png'),
     )
     problems = {}
     for title in dict.fromkeys(settings.problems):

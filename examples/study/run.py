@@ -75,17 +75,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         minutes=settings.minutes,
         say=lambda line: print(line, flush=True),
     )
-    if not record.runs:
-        print(f'nothing was trained: {results} is not there')
-        return
     runs = by_arm(record, experiment)
+    if not any(runs.values()):
+        print(f'nothing to draw: {results} has no such runs')
+        return
     title = describe(experiment, max(map(len, runs.values())))
     images_dir = settings.images_dir or (
         settings.results.parent if settings.results else Path('docs/images')
     )
     images_dir.mkdir(parents=True, exist_ok=True)
     for group in GROUPS:
-        draw_group(images_dir / f'{name}-{group}.png', runs, group, title)
+        draw_group(images_dir / f'{results.stem}-{group}.png', runs, group, title)
     text = table(runs) + '\n'
     write_atomically(results.with_suffix('.md'), text)
     print(f'\n{text}\n{len(record.runs)} runs are in {results}')

@@ -1,7 +1,7 @@
 """Draws up the diffGrad paper's tables beside the published ones, in Markdown.
 
 python -m examples.tables.render
-python -m examples.tables.render --scale small --images CIFAR-10
+python -m examples.tables.render --scale small --images 'CIFAR-10 recompressed as JPEG'
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Literal
 
 from examples.common import cli
 from examples.common.cli import UserError, option
-from examples.common.files import write_atomically
+from examples.common.files import check_drawn, write_atomically
 from examples.common.record import Record
 from examples.common.tables import markdown, mean_with_error, spread
 from examples.tables.paper import BATCH_SIZES, TABLES, Cell, Row, Table, cells
@@ -192,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = settings.images or ' and '.join(NAMES[name] for name in scale.datasets)
     text = render(Record(results), scale, images)
     out = settings.out or results.with_suffix('.md')
+    check_drawn(results, out)
     write_atomically(out, text)
     print(f'{text}\nwritten to {out}')
 

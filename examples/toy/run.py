@@ -77,13 +77,16 @@ def path(
         return np.asarray(walk(jnp.float64(START)))
 
 
-def compare(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
-    """The paths of every optimizer on every function."""
+def check(settings: Settings) -> None:
     cli.at_least(settings, steps=1)
     if not 0 < settings.learning_rate < np.inf:
         raise UserError(
             f'--learning-rate {settings.learning_rate} must be positive and finite'
         )
+
+
+def compare(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
+    """The paths of every optimizer on every function."""
     chosen = make_optimizers(settings.learning_rate)
     return {
         title: {
@@ -106,6 +109,7 @@ def table(paths: dict[str, dict[str, np.ndarray]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
+    check(settings)
     settings.out_dir.mkdir(parents=True, exist_ok=True)
     check_replaceable(
         settings.out_dir / 'paths.json',
