@@ -10,7 +10,6 @@ import optax
 from diffgrad_optax._checks import (
     check_can_hold,
     check_flag,
-    check_gradients,
     check_mask,
     check_number,
     check_number_or_schedule,
@@ -22,6 +21,7 @@ from diffgrad_optax._dtypes import (
     real_dtype,
     stable_dtypes,
 )
+from diffgrad_optax._fit import check_gradients
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffgrad_optax._checks import check_gradients, check_number, check_real
+from diffgrad_optax._checks import check_number, check_real
 from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._fit import check_gradients
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params
 

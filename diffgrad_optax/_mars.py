@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import (
-    check_gradients,
     check_mask,
     check_number,
     check_number_or_schedule,
     storage_dtype,
 )
 from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
+from diffgrad_optax._fit import check_gradients
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params

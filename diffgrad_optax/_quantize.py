@@ -9,8 +9,9 @@ import optax
 from jax import lax
 
 from diffgrad_optax import _blocks, _codes
-from diffgrad_optax._checks import check_inner, check_integer, check_names, check_shape
+from diffgrad_optax._checks import check_inner, check_integer, check_names
 from diffgrad_optax._dtypes import stable_dtypes, widened
+from diffgrad_optax._fit import check_shape
 from diffgrad_optax._paths import split_paths
 from diffgrad_optax._sharding import following_params
 

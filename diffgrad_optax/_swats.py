@@ -6,13 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import (
-    check_gradients,
-    check_inexact,
-    check_number,
-    check_number_or_schedule,
-)
+from diffgrad_optax._checks import check_inexact, check_number, check_number_or_schedule
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
+from diffgrad_optax._fit import check_gradients
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._sharding import following_params, zero_for
 

@@ -8,13 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import (
-    check_gradients,
-    check_inner,
-    check_same_array,
-    storage_dtype,
-)
+from diffgrad_optax._checks import check_inner, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
+from diffgrad_optax._fit import check_gradients, check_same_array
 from diffgrad_optax._previous import arrays_beside, init_previous, next_previous
 from diffgrad_optax._quantize import QuantizedState, decoded
 from diffgrad_optax._sharding import following_params

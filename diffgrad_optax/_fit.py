@@ -1,0 +1,79 @@
+"""Refusals of gradients and new state that do not fit the state that there is."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_ADVICE = 'call init with the parameters that these gradients belong to'
+
+
+def check_gradients(grads: Any, stored: Any) -> Any:
+    """`grads` as arrays, if they fit what the state stores for each parameter.
+
+    NumPy arrays and Python numbers are gradients too.
+
+    Raises:
+      ValueError: if a leaf is missing on one side, or as `check_same_array`.
+    """
+    grads_at = dict(jax.tree_util.tree_leaves_with_path(grads))
+    stored_at = dict(jax.tree_util.tree_leaves_with_path(stored))
+    for path, grad in grads_at.items():
+        if path not in stored_at:
+            leaf = jax.tree_util.keystr(path)
+            raise ValueError(
+                f'the optimizer state has no leaf for gradient {leaf}: {_ADVICE}'
+            )
+        check_same_array(path, grad, stored_at[path])
+    for path in stored_at:
+        if path not in grads_at:
+            leaf = jax.tree_util.keystr(path)
+            raise ValueError(
+                f'no gradient came for leaf {leaf} of the optimizer state: {_ADVICE}'
+            )
+    treedef: Any = jax.tree.structure(grads)
+    expected: Any = jax.tree.structure(stored)
+    if treedef != expected:
+        raise ValueError(
+            f'gradients are {treedef}, but the optimizer state holds {expected}: '
+            f'{_ADVICE}'
+        )
+    return jax.tree.map(jnp.asarray, grads)
+
+
+def check_same_array(path: Any, grad: Any, stored: jax.Array) -> None:
+    """Refuses one gradient that does not fit its leaf of the state.
+
+    Raises:
+      ValueError: if it has another shape, is neither floating nor complex, or is
+        complex where the state is real.
+    """
+    leaf = jax.tree_util.keystr(path)
+    if jnp.shape(grad) != stored.shape:
+        raise ValueError(
+            f'gradient {leaf} has shape {jnp.shape(grad)}, but its leaf of the '
+            f'optimizer state has {stored.shape}: {_ADVICE}'
+        )
+    if not jnp.issubdtype(jnp.result_type(grad), jnp.inexact):
+        raise ValueError(
+            f'gradient {leaf} is {jnp.result_type(grad).name}, and must be floating '
+            'or complex'
+        )
+    if jnp.iscomplexobj(grad) and not jnp.iscomplexobj(stored):
+        raise ValueError(
+            f'gradient {leaf} is complex, but its leaf of the optimizer state is '
+            f'{stored.dtype.name}: {_ADVICE}'
+        )
+
+
+def check_shape(path: Any, array: Any, stored: Any) -> None:
+    """Refuses a new array of the state, from an inner transformation, of another shape.
+
+    Raises:
+      ValueError: naming the leaf and both shapes.
+    """
+    if array.shape != stored.shape:
+        raise ValueError(
+            f'inner has made {array.shape} of the {stored.shape} of its state '
+            f'{jax.tree_util.keystr(path)}: {_ADVICE}'
+        )
