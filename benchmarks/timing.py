@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 SAMPLES = 3  # of each arm in a round, after one that is not kept
+LONGEST = 0.5  # seconds of a sample of more than one call
 # Before a turn, in seconds: threads of PyTorch on a CPU wait busily for a while.
 PAUSE = 0.3
 
@@ -33,7 +34,8 @@ def interleave(
       arms: what to time.
       rounds: how often each has its turn, of `SAMPLES` samples.
       calls: in a sample, without a wait between them, as a training loop calls; a
-        sample is their mean. An arm that repeats itself is called less often.
+        sample is their mean. An arm that repeats itself is called less often, and so
+        is one that would take longer than `LONGEST`.
     """
     times: dict[Any, list[float]] = {key: [] for key in arms}
     for _ in range(rounds):
@@ -47,11 +49,17 @@ def interleave(
 def turn(arm: Arm, calls: int) -> list[float]:
     """The samples of one turn, warm; its memory is free afterwards."""
     running = arm()
-    times = []
-    for _ in range(1 + SAMPLES):
+
+    def seconds(count: int) -> float:
         start = time.perf_counter()
-        for _ in range(calls // running.repeats):
+        for _ in range(count):
             running.call()
         running.wait()
-        times.append((time.perf_counter() - start) / calls)
-    return times[1:]
+        return (time.perf_counter() - start) / count
+
+    count = calls // running.repeats
+    if count > 1:
+        seconds(1)
+        count = max(1, min(count, int(LONGEST / seconds(1))))
+    samples = [seconds(count) / running.repeats for _ in range(1 + SAMPLES)]
+    return samples[1:]

@@ -289,7 +289,7 @@ def test_interleave_takes_turns_and_keeps_warm_samples():
         return lambda: Running(lambda: calls.append(name), lambda: None)
 
     times = interleave({'a': arm('a'), 'b': arm('b')}, rounds=2, calls=3)
-    turn = 3 * (1 + SAMPLES)
+    turn = 2 + 3 * (1 + SAMPLES)
     assert calls == (['a'] * turn + ['b'] * turn) * 2
     assert {name: len(seconds) for name, seconds in times.items()} == {
         'a': 2 * SAMPLES,
@@ -297,17 +297,38 @@ def test_interleave_takes_turns_and_keeps_warm_samples():
     }
 
 
-def test_an_arm_that_repeats_itself_is_called_less_often(monkeypatch):
+@pytest.mark.parametrize(
+    ('seconds', 'repeats', 'in_a_sample'),
+    [(2**-6, 1, 20), (2**-6, 10, 2), (2**-6, 20, 1), (2**-3, 1, 4), (1.0, 1, 1)],
+)
+def test_an_arm_that_repeats_itself_or_takes_long_is_called_less_often(
+    seconds, repeats, in_a_sample, monkeypatch
+):
     clock = [0.0]
     monkeypatch.setattr(timing.time, 'perf_counter', lambda: clock[0])
+    made = []
 
     def call():
-        clock[0] += 5.0
+        made.append(1)
+        clock[0] += seconds
 
-    arms = {'a': lambda: Running(call, lambda: None, repeats=10)}
+    arms = {'a': lambda: Running(call, lambda: None, repeats=repeats)}
     times = interleave(arms, rounds=1, calls=20)
-    assert clock == [5.0 * 2 * (1 + SAMPLES)]
-    assert times == {'a': [0.5] * SAMPLES}
+    # Two to see how long one takes, where a sample has more.
+    tried = 2 if repeats < 20 else 0
+    assert len(made) == tried + in_a_sample * (1 + SAMPLES)
+    assert times == {'a': [seconds / repeats] * SAMPLES}
+
+
+def test_the_elementwise_gradient_can_be_left_out(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(compare, 'compare', lambda tree, **kwargs: made.append(kwargs))
+    monkeypatch.setattr(compare, 'save', lambda *args: None)
+    arguments = ['--tree', 'array', '--dtype', 'float32', '--out-dir', str(tmp_path)]
+    compare.main(arguments)
+    compare.main([*arguments, '--materialized'])
+    gradients = [kwargs['gradients'] for kwargs in made]
+    assert gradients == [('materialized', 'elementwise'), ('materialized',)]
 
 
 @pytest.mark.parametrize('gradient', GRADIENTS.values())
