@@ -56,7 +56,7 @@ def compare(
       gradients: names of those of JAX's updates, 'materialized' among them.
       say: hears what is left out.
     """
-    thin = factors(tree)
+    thin = jax.jit(lambda: factors(tree))()
     param_bytes = jax.tree.leaves(tree)[0].dtype.itemsize
     arms: dict[Any, Arm] = {
         ('copy', 'jax'): jax_arms.copy_arm(copy_size),

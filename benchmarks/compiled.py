@@ -21,7 +21,7 @@ from jax.experimental import topologies
 
 from benchmarks import hlo, results, trees
 from benchmarks.gradients import GRADIENTS, factors, materialized
-from benchmarks.jax_arms import make_step, naive_diffgrad
+from benchmarks.jax_arms import WITHOUT_TRIALS, make_step, naive_diffgrad
 from benchmarks.tables import show
 from benchmarks.update import OPTIMIZERS
 
@@ -56,8 +56,6 @@ runtime_version { major: 12 minor: 9 }
 device_description_str: "NVIDIA H200"
 """
 L2_BYTES = int(H200.split('l2_cache_size: ')[1].split()[0])
-# Both would try kernels on the GPU; neither has a part in an update.
-WITHOUT_TRIALS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
 
 
 def h200() -> Compiler:

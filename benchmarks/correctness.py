@@ -79,9 +79,9 @@ def run(files: Sequence[str], *arguments: str) -> dict[str, Any]:
     os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
     outcomes = Outcomes()
     paths = [str(TESTS / name) for name in files]
-    code = pytest.main(
-        ['--quiet', '-p', 'no:cacheprovider', *arguments, *paths], plugins=[outcomes]
-    )
+    # pytest-benchmark warns of workers where it is installed, and warnings are errors.
+    quiet = ['--quiet', '-p', 'no:cacheprovider', '-p', 'no:benchmark']
+    code = pytest.main([*quiet, *arguments, *paths], plugins=[outcomes])
     if outcomes.broken or code not in (OK, TESTS_FAILED):
         raise SystemExit(f'pytest ended with {code!r}: {outcomes.broken}')
     return {'passed': dict(outcomes.passed), 'failed': outcomes.failed}

@@ -46,6 +46,10 @@ OPTIMIZERS = {
 # How many updates a program makes. To hand one hundreds of arrays may take the host
 # longer than it takes a GPU to update them, and training has more to do meanwhile.
 REPEATS = {'cpu': 1, 'gpu': 10}
+# XLA for a GPU would try out tens of kernels for each product of matrices, which takes
+# minutes; gradients here are products, and no update has one.
+WITHOUT_TRIALS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
+COMPILER_OPTIONS = {'cpu': {}, 'gpu': WITHOUT_TRIALS}
 
 
 class Compiled(NamedTuple):
@@ -103,7 +107,7 @@ def compile_step(
     start = time.perf_counter()
     lowered = make_step(optimizer, gradient, repeats).lower(tree, state, factors)
     middle = time.perf_counter()
-    program = lowered.compile()
+    program = lowered.compile(COMPILER_OPTIONS[jax.default_backend()])
     return Compiled(program, middle - start, time.perf_counter() - middle)
 
 
@@ -124,9 +128,13 @@ def update_arm(
 ) -> Arm:
     """Steps of a program compiled by `compile_step`."""
 
+    @jax.jit  # or there would be a program for each shape of array
+    def start() -> tuple[Any, Any]:
+        params = trees.full(tree)
+        return params, optimizer.init(params)
+
     def arm() -> Running:
-        carry = [trees.full(tree)]
-        carry.append(optimizer.init(carry[0]))
+        carry = [*start()]
 
         def call() -> None:
             carry[:] = program(*carry, factors)
@@ -158,11 +166,12 @@ def gradient_arm(tree: Any, factors: Any, repeats: int = 1) -> Arm:
         return repeated(step, repeats)(jnp.zeros(()), factors)
 
     place = jnp.zeros((), jnp.int32)
-    # Before any update is compiled: a GPU's products are chosen once in a process.
-    program = steps.lower(tree, factors, place).compile()
+    lowered = steps.lower(tree, factors, place)
+    program = lowered.compile(COMPILER_OPTIONS[jax.default_backend()])
+    start = jax.jit(lambda: trees.full(tree))
 
     def arm() -> Running:
-        params = trees.full(tree)
+        params = start()
         carry = []
 
         def call() -> None:

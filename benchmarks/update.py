@@ -83,7 +83,7 @@ def measure(tree: Any, *, rounds: int, calls: int, repeats: int) -> dict[str, An
       calls: see `interleave`.
       repeats: updates in each program.
     """
-    thin = factors(tree)
+    thin = jax.jit(lambda: factors(tree))()
     arms: dict[str, Arm] = {'gradient': gradient_arm(tree, thin, repeats)}
     rows: list[dict[str, Any]] = []
     for name, optimizer in OPTIMIZERS.items():

@@ -533,6 +533,15 @@ def test_tests_that_fail_on_a_device_are_part_of_its_result(two_tests, capsys):
     assert f'- `{file}::test_bad`: AssertionError: an error' in table
 
 
+def test_a_plugin_that_bears_no_workers_is_left_out(two_tests, monkeypatch):
+    code = 'def pytest_configure():\n    raise RuntimeWarning\n'
+    (two_tests / 'benchmark.py').write_text(code)
+    monkeypatch.syspath_prepend(two_tests)
+    monkeypatch.setenv('PYTEST_PLUGINS', 'benchmark')
+    correctness.main(['--workers', '1', '--out-dir', str(two_tests / 'out')])
+    assert (two_tests / 'out/correctness.json').exists()
+
+
 def test_tests_that_could_not_be_run_leave_no_result(two_tests):
     (two_tests / 'test_two.py').write_text('import no_such_module')
     with pytest.raises(SystemExit, match='no_such_module'):

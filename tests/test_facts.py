@@ -40,13 +40,16 @@ def test_changed_code_is_dirty_and_grown_results_are_not(root):
     assert facts.commit() == f'{name}-dirty'
 
 
-def test_a_copy_without_git_is_told(tmp_path, monkeypatch):
+def test_a_copy_is_told_its_commit(root, monkeypatch):
+    monkeypatch.setenv('COMMIT', 'c0ffee')
+    assert facts.commit() == 'c0ffee'
+
+
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(facts, '__file__', str(tmp_path / 'facts.py'))
     monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
     monkeypatch.delenv('COMMIT', raising=False)
     assert facts.commit() is None
-    monkeypatch.setenv('COMMIT', 'c0ffee')
-    assert facts.commit() == 'c0ffee'
 
 
 def test_a_checkout_that_is_not_installed_has_a_version(monkeypatch):

@@ -31,15 +31,17 @@ def facts(mesh: Mesh) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """What is checked out, or COMMIT's value in a copy without git, else None.
+    """COMMIT's value, for copies of a checkout, else what is checked out, else None.
 
     It ends with -dirty where tracked files are others, the results in docs aside.
     """
+    if told := os.environ.get('COMMIT'):
+        return told
     try:
         changed = _git('status', '--porcelain', '--untracked-files=no', *OUTSIDE_DOCS)
         return _git('describe', '--always') + ('-dirty' if changed else '')
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get('COMMIT')
+        return None
 
 
 def _git(*arguments: str) -> str:
