@@ -128,13 +128,15 @@ def update_arm(
 ) -> Arm:
     """Steps of a program compiled by `compile_step`."""
 
-    @jax.jit  # or there would be a program for each shape of array
-    def start() -> tuple[Any, Any]:
-        params = trees.full(tree)
+    # One program, not one for each shape of array. Of a value that XLA does not know,
+    # or it would compute the state itself.
+    @jax.jit
+    def start(value: float) -> tuple[Any, Any]:
+        params = trees.full(tree, value)
         return params, optimizer.init(params)
 
     def arm() -> Running:
-        carry = [*start()]
+        carry = [*start(0.01)]
 
         def call() -> None:
             carry[:] = program(*carry, factors)
@@ -168,10 +170,10 @@ def gradient_arm(tree: Any, factors: Any, repeats: int = 1) -> Arm:
     place = jnp.zeros((), jnp.int32)
     lowered = steps.lower(tree, factors, place)
     program = lowered.compile(COMPILER_OPTIONS[jax.default_backend()])
-    start = jax.jit(lambda: trees.full(tree))
+    start = jax.jit(lambda value: trees.full(tree, value))
 
     def arm() -> Running:
-        params = start()
+        params = start(0.01)
         carry = []
 
         def call() -> None:

@@ -85,6 +85,6 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def full(tree: Any) -> Any:
-    """Parameters of these shapes, every one 0.01."""
-    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), tree)
+def full(tree: Any, value: Any = 0.01) -> Any:
+    """Parameters of these shapes, every one `value`."""
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), tree)
