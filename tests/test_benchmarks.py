@@ -40,6 +40,7 @@ from benchmarks.tables import by_turns, table_of, update_table
 from benchmarks.timing import SAMPLES, Running, interleave
 from diffgrad_optax import diffgrad
 from examples.cifar.model import ACTIVATIONS, MODELS
+from examples.cifar.training import apply_gradient
 from examples.common.cli import UserError
 
 
@@ -379,6 +380,16 @@ def test_what_fails_in_pytorch_is_left_out_and_said(monkeypatch):
     assert torch_arms.working(None, said.append) == {'good': (makes['good'], 8)}
     assert len(said) == 1
     assert said[0].startswith('left out bad: ZeroDivisionError')
+
+
+def test_the_second_call_of_a_training_step_compiles_nothing():
+    work = throughput.Workload(2, 1, 2, 'float32')
+    for _, arm in throughput.jax_arms(throughput.random_images(2), work):
+        running = arm()
+        running.call()
+        compiled = apply_gradient._cache_size()
+        running.call()
+        assert apply_gradient._cache_size() == compiled
 
 
 def test_a_step_of_pytorch_that_fails_leaves_the_others(monkeypatch):
