@@ -154,13 +154,26 @@ def run(
             save(name, dtype, measured, out_dir)
 
 
-def smoke(names: Sequence[str], dtypes: Sequence[str], out_dir: Path) -> None:
+def smoke(
+    names: Sequence[str],
+    dtypes: Sequence[str],
+    leave_out: Sequence[str],
+    gradients: Sequence[str],
+    out_dir: Path,
+) -> None:
     """The same on two small arrays; the numbers mean nothing."""
     for name in names:
         for dtype in dtypes:
             tree = trees.cast(trees.smoke(), jnp.dtype(dtype))
             measured = compare(
-                tree, rounds=1, calls=2, repeats=2, copy_size=64, say=print
+                tree,
+                rounds=1,
+                calls=2,
+                repeats=2,
+                copy_size=64,
+                leave_out=leave_out,
+                gradients=gradients,
+                say=print,
             )
             save(name, dtype, measured, out_dir)
 
@@ -210,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = args.trees or [name for name in trees.TREES if backend in trees.TREES[name]]
     out_dir = args.out_dir or results.RESULTS / backend
     if args.smoke:
-        smoke(names, args.dtype, out_dir)
+        smoke(names, args.dtype, args.leave_out, args.gradients, out_dir)
     else:
         run(
             names,

@@ -66,17 +66,19 @@ def check_number_or_schedule(name: str, value: Any) -> None:
         check_number(name, value)
 
 
-def check_integer(name: str, value: Any, low: int) -> None:
-    """Refuses what is no integer, or one below `low`.
+def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> None:
+    """Refuses what is no integer, one below `low`, or `high` and more.
 
     Raises:
       TypeError: if `value` is no integer.
-      ValueError: if it is too small.
+      ValueError: if it is too small or too large.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f'{name} must be an integer >= {low}, got {value!r}')
     if int(value) < low:
         raise ValueError(f'{name} must be an integer >= {low}, got {value!r}')
+    if int(value) >= high:
+        raise ValueError(f'{name} must be an integer < {high}, got {value!r}')
 
 
 def check_inner(inner: Any) -> None:

@@ -54,7 +54,7 @@ def halving(init_value: jax.typing.ArrayLike, transition_steps: int) -> optax.Sc
 
     Args:
       init_value: :math:`\alpha_0`, >= 0. Traceable.
-      transition_steps: :math:`n`, at least 1. Static.
+      transition_steps: :math:`n`, from 1 to 2³¹ - 1. Static.
 
     Returns:
       The schedule.
@@ -68,7 +68,7 @@ def halving(init_value: jax.typing.ArrayLike, transition_steps: int) -> optax.Sc
     [1.0, 1.0, 0.5, 0.25]
     """
     check_number('init_value', init_value)
-    check_integer('transition_steps', transition_steps, low=1)
+    check_integer('transition_steps', transition_steps, low=1, high=2**31)
     steps = int(transition_steps)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
@@ -96,8 +96,8 @@ def triangular(
     Args:
       init_value: the rate at the start, >= 0. Traceable.
       peak_value: the rate after `transition_steps` steps, >= 0. Traceable.
-      transition_steps: steps in half a cycle, at least 1; the paper takes 2 to 10
-        epochs. Static.
+      transition_steps: steps in half a cycle, from 1 to 2³¹ - 1; the paper takes 2 to
+        10 epochs. Static.
 
     Returns:
       The schedule.
@@ -116,7 +116,7 @@ def triangular(
     """
     check_number('init_value', init_value)
     check_number('peak_value', peak_value)
-    check_integer('transition_steps', transition_steps, low=1)
+    check_integer('transition_steps', transition_steps, low=1, high=2**31)
     steps = int(transition_steps)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:

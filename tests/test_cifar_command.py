@@ -264,6 +264,18 @@ def test_an_epoch_without_a_finite_step_stops_the_run_even_if_they_are_skipped(
         )
 
 
+@pytest.mark.parametrize('non_finite', ['stop', 'skip'])
+def test_a_state_that_the_optimizer_spoils_stops_the_run(tmp_path, non_finite):
+    settings = {'model': 'mlp', 'optimizer': 'adam+loss_scale=1e30'}
+    with pytest.raises(DivergedError) as refusal:
+        train.train(
+            config(tmp_path / 'run', non_finite=non_finite, **settings),
+            say=lambda line: None,
+        )
+    advice = {'stop': ', or --non-finite skip in this one', 'skip': ''}[non_finite]
+    assert str(refusal.value).endswith(f'--learning-rate in another --out-dir{advice}')
+
+
 def test_what_a_killed_download_leaves_is_not_taken_for_data(tmp_path):
     def fetch(directory):
         return sorted(file.name for file in directory.iterdir())

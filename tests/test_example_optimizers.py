@@ -391,6 +391,18 @@ def test_learning_rates_go_as_their_names_say(name):
         np.testing.assert_allclose(schedule(step), 2.0 * part, rtol=1e-6)
 
 
+@pytest.mark.parametrize('epochs', [1, 2, 3, 5, 6, 9, 10, 14, 19])
+def test_rates_are_halved_four_times_and_rise_in_a_half_whatever_the_length(epochs):
+    length = Length(epochs, 30)
+    assert SCHEDULES['halving'](1.0, length)(30 * epochs - 1) == 1 / 16
+    rates = [SCHEDULES['triangular'](1.0, length)(t) for t in range(30 * epochs)]
+    top = min(15 * epochs, 120)
+    np.testing.assert_allclose(rates[top], 1.0)
+    assert np.argmax(rates) == top
+    if epochs < 9:
+        assert rates[-1] < 0.17
+
+
 @pytest.mark.parametrize(('epochs', 'at'), [(1, 1), (3, 2), (5, 4), (100, 80)])
 def test_the_rate_drops_after_four_fifths_of_whole_epochs(epochs, at):
     schedule = SCHEDULES['drop'](1.0, Length(epochs, 390))

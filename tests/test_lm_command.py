@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import chex
@@ -200,8 +201,8 @@ def test_a_loss_that_is_no_number_stops_the_run(texts, tmp_path):
         train.train(config(texts, tmp_path / 'run'), say=lambda line: None)
     assert str(refusal.value) == (
         'the loss of step 3 is infinite or NaN: there is no checkpoint yet. Try a '
-        'smaller --learning-rate in another --out-dir, or --non-finite skip, which '
-        'goes on from there'
+        'smaller --learning-rate in another --out-dir, or --non-finite skip in '
+        'this one'
     )
 
 
@@ -252,6 +253,14 @@ def test_a_wrong_run_is_refused_and_nothing_is_overwritten(
         train.train(config(texts, result.out_dir, **changes))
     assert '\n' not in str(refusal.value)
     assert contents(result.out_dir) == before
+
+
+def test_a_test_text_without_a_token_to_predict_is_refused(texts, tmp_path):
+    copied = shutil.copytree(texts, tmp_path / 'texts')
+    (copied / 'test.txt').write_text('c')
+    with pytest.raises(UserError, match='has 1 bytes to test, which leaves none'):
+        train.train(config(copied, tmp_path / 'run', tokens='bytes'))
+    assert not (tmp_path / 'run').exists()
 
 
 def test_what_a_run_is_refused_for_leaves_no_folder(texts, tmp_path):

@@ -119,6 +119,16 @@ def test_drops_are_at_epochs_100_and_145_of_200():
     np.testing.assert_allclose([rate(step) for step in steps], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ('epochs', 'rates'),
+    [(1, [1]), (2, [1, 0.1]), (4, [1, 1, 0.1, 0.01]), (5, [1, 1, 0.1, 0.01, 0.01])],
+)
+def test_drops_of_short_runs_are_after_a_first_epoch_and_apart(epochs, rates):
+    rate = make_rate('drops', 1.0, Length(epochs, 7))
+    found = [float(rate(7 * epoch)) for epoch in range(epochs)]
+    np.testing.assert_allclose(found, rates, rtol=1e-6)
+
+
 def loss_by_hand(logits, targets):
     log_sums = np.log(np.exp(np.float64(logits)).sum(-1))
     return log_sums - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
@@ -200,6 +210,22 @@ def test_a_step_that_is_not_finite_changes_its_number_only(fake):
     state, carry, _ = fake_steps(fake._replace(skip_non_finite=True), np.ones(8))
     assert (np.asarray(state.params) < 1).all()
     assert carry == 2
+
+
+def test_a_step_whose_gradient_alone_is_infinite_is_told_from_others(fake, monkeypatch):
+    def network(graphdef, params):
+        penalty = jnp.sqrt(params.sum())  # whose slope at 0 is infinite
+        return lambda tokens, carry, key: Output(
+            jnp.broadcast_to(params, (*tokens.shape, 8)), carry + 1, penalty
+        )
+
+    monkeypatch.setattr(nnx, 'merge', network)
+    task = fake._replace(skip_non_finite=True, graphdef='rooted')
+    state, _, means = fake_steps(task, np.zeros(8))
+    np.testing.assert_array_equal(state.params, np.zeros(8))
+    assert np.isnan(means).all()
+    _, _, means = fake_steps(task, np.ones(8))
+    assert np.isfinite(means).all()
 
 
 # Processes of their own, because the number of devices is fixed when JAX starts.

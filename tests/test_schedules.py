@@ -304,6 +304,14 @@ def test_wrong_number_of_steps_is_refused(formula, arguments, name, value, error
 
 
 @pytest.mark.parametrize('formula, arguments, name', COUNTS)
+def test_number_of_steps_that_no_count_reaches_is_refused(formula, arguments, name):
+    made(formula, arguments | {name: 2**31 - 1})(5)
+    with pytest.raises(ValueError) as refusal:
+        made(formula, arguments | {name: 2**31})
+    assert_names(refusal, f'{name} must be an integer < 2147483648', repr(2**31))
+
+
+@pytest.mark.parametrize('formula, arguments, name', COUNTS)
 def test_number_of_steps_may_be_any_integer_type(formula, arguments, name):
     ts = [199, 200, 201, 300, 400, 5000]
     for type_ in (np.int32, np.uint8, np.int64):

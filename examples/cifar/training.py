@@ -57,7 +57,7 @@ class Task(NamedTuple):
 
     network: Network
     optimizer: optax.GradientTransformation
-    skip_non_finite: bool = False  # steps that would leave infinities or NaNs
+    skip_non_finite: bool = False  # with infinities or NaNs in loss or gradient
 
 
 class Gradient(NamedTuple):

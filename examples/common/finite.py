@@ -11,11 +11,11 @@ from examples.common.cli import UserError
 
 
 class NonFiniteError(Exception):
-    """A loss that is infinite or NaN: says at which step."""
+    """A loss or a state that is infinite or NaN: says where."""
 
 
 class DivergedError(UserError):
-    """A run that ends because its loss is no number any more."""
+    """A run that ends because its loss or state is no number any more."""
 
 
 def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> DivergedError:
@@ -28,7 +28,7 @@ def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> DivergedE
     """
     advice = 'Try a smaller --learning-rate in another --out-dir'
     if non_finite == 'stop':
-        advice += ', or --non-finite skip, which goes on from there'
+        advice += ', or --non-finite skip in this one'
     return DivergedError(f'{error}: {last_good}. {advice}')
 
 

@@ -1,5 +1,6 @@
 """How the learning rate goes over a run, by name."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -36,12 +37,12 @@ def inverse(rate: float, length: Length) -> optax.Schedule:
 
 def halving(rate: float, length: Length) -> optax.Schedule:
     """Half after every fifth of the epochs."""
-    return schedules.halving(rate, max(1, length.epochs // 5) * length.steps)
+    return schedules.halving(rate, math.ceil(length.epochs * length.steps / 5))
 
 
 def triangular(rate: float, length: Length) -> optax.Schedule:
     """Up from a tenth and down again, in eight epochs or the run."""
-    half_cycle = min(4, max(1, length.epochs // 2)) * length.steps
+    half_cycle = min(4 * length.steps, math.ceil(length.epochs * length.steps / 2))
     return schedules.triangular(rate / 10, rate, half_cycle)
 
 

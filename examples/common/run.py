@@ -26,7 +26,7 @@ from typing import Any
 from examples.common.checkpoints import Checkpoints
 from examples.common.cli import UserError
 from examples.common.files import write_atomically
-from examples.common.finite import all_finite
+from examples.common.finite import NonFiniteError, all_finite
 from examples.common.lock import held
 from examples.common.processes import by_leader
 
@@ -170,14 +170,13 @@ class RunDirectory:
         """Makes all lines so far count; is written while training goes on.
 
         Raises:
-          UserError: if `state` is not finite, or the one before, which is whole only
-            now, could not be written. No checkpoint is harmed.
+          NonFiniteError: if `state` is not finite.
+          UserError: if the one before, which is whole only now, could not be written.
+            No checkpoint is harmed.
         """
         if not all_finite(state):
-            raise UserError(
-                f'checkpoint {step} would hold infinities or NaNs and is not written: '
-                f'{self.last_good()}. Try a smaller --learning-rate in another '
-                '--out-dir, or --non-finite skip, which goes on from there'
+            raise NonFiniteError(
+                f'checkpoint {step} would hold infinities or NaNs and is not written'
             )
         self._checkpoints.save(state, step, {'lines': self._lines})
 

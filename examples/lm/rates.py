@@ -18,8 +18,12 @@ def cosine(rate: float, length: Length) -> optax.Schedule:
 
 
 def drops(rate: float, length: Length) -> optax.Schedule:
-    """A tenth from epoch 100 of 200, a hundredth from 145, and so in proportion."""
-    first, second = (length.epochs * part // 200 for part in (100, 145))
+    """A tenth from epoch 100 of 200, a hundredth from 145, and so in proportion.
+
+    From whole epochs, the first with the whole rate.
+    """
+    first = max(1, length.epochs * 100 // 200)
+    second = max(first + 1, length.epochs * 145 // 200)
     return optax.piecewise_constant_schedule(
         rate, {first * length.steps: 0.1, second * length.steps: 0.1}
     )

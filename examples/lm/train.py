@@ -191,6 +191,11 @@ def check_batch(config: Config, text: Text, mesh: Mesh) -> None:
             f'{text.source} has {len(text.valid):,} {config.tokens} to validate, too '
             f'few for --context {config.context}: choose less'
         )
+    if text.test is not None and len(text.test) < 2:
+        raise UserError(
+            f'{text.source} has {len(text.test)} {config.tokens} to test, which leaves '
+            'none to predict: give two at least, or no such file'
+        )
     if config.batch_size % mesh.size:
         raise UserError(
             f'--batch-size {config.batch_size} does not divide among {mesh.size} '

@@ -102,7 +102,7 @@ def train_steps(
 
     Returns:
       The new state and carry, and the mean loss of each step, in nats per token,
-      measured before it and with dropout.
+      measured before it and with dropout; NaN if the step was skipped.
     """
 
     def step(
@@ -131,6 +131,8 @@ def train_steps(
             finite = all_finite((mean, grads, new_carry))
             kept = state._replace(step=state.step + 1), carry
             new = jax.tree.map(functools.partial(jnp.where, finite), new, kept)
+            # A gradient may be infinite though its loss is not: skipped, and counted.
+            mean = jnp.where(finite, mean, jnp.nan)
         # Where it lay; a compiler need not leave it there.
         where = shardings(state, task.mesh)
         return (jax.lax.with_sharding_constraint(new[0], where), new[1]), mean
