@@ -57,7 +57,7 @@ class Task(NamedTuple):
 
     network: Network
     optimizer: optax.GradientTransformation
-    skip_non_finite: bool = False  # with infinities or NaNs in loss or gradient
+    skip_non_finite: bool = False  # steps whose loss, gradient or statistics are not
 
 
 class Gradient(NamedTuple):

@@ -36,7 +36,7 @@ def inverse(rate: float, length: Length) -> optax.Schedule:
 
 
 def halving(rate: float, length: Length) -> optax.Schedule:
-    """Half after every fifth of the epochs."""
+    """Half after every fifth of the run."""
     return schedules.halving(rate, math.ceil(length.epochs * length.steps / 5))
 
 
