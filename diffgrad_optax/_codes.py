@@ -68,16 +68,17 @@ def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Arra
     top = np.iinfo(dtype).max
     if dtype == jnp.uint8:
         y = top * jnp.sqrt(jnp.sqrt(size))
-        c = jnp.floor(y + (1 - _clear(r, y)))
+        c = _whole(jnp.floor(y + (1 - _clear(r, y))))
         c = jnp.where(x > 0, jnp.maximum(c, 1), c)
     else:
         square = top**2 * size
-        c = jnp.floor(jnp.sqrt(square))
+        root = jnp.floor(jnp.sqrt(square))
         # How far it is from the square of the code to that of the next.
-        c = jnp.where(square - c * c >= _clear(r, c) * (2 * c + 1), c + 1, c)
+        up = square - root * root >= _clear(r, root) * (2 * root + 1)
+        c = _whole(root)
+        c = jnp.where(up, c + 1, c)
         c = jnp.where(x < 0, -c, c)
-    # Of all numbers these fit; a conversion would ask each.
-    return lax.bitcast_convert_type(c + _SHIFT, jnp.int32).astype(dtype)
+    return c.astype(dtype)
 
 
 def hashes(x: jax.Array, number: int) -> jax.Array:
@@ -110,6 +111,16 @@ def thresholds(hashes: jax.Array, field: int, count: jax.typing.ArrayLike) -> ja
     one = np.float32(1 + 0.5 ** (_THRESHOLD_BITS + 1)).view(np.uint32)
     bits = (h << (23 - _THRESHOLD_BITS)) | one
     return lax.bitcast_convert_type(bits, jnp.float32) - 1
+
+
+def _whole(x: jax.Array) -> jax.Array:
+    """Small whole numbers as int32; a conversion would ask each whether it fits.
+
+    For arithmetic of integers. Of bits that go straight to memory as a byte ptxas of
+    CUDA 12.9 takes the float and converts that: all codes are 255 then.
+    """
+    bits = lax.bitcast_convert_type(x + _SHIFT, jnp.int32)
+    return bits - np.float32(_SHIFT).view(np.int32)
 
 
 def _spread(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -1,6 +1,7 @@
 """State in 8 bits: the code against its equations, and optimizers on top of it."""
 
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -281,6 +282,16 @@ def test_a_number_rounded_above_its_scale_has_the_largest_code():
     scale = 0.9 * module.largest(x, BLOCK, jnp.int8)
     codes = module.encode(x, scale, jnp.full(x.shape, 0.5), jnp.int8)
     assert [int(code) for code in codes[0, 1:3]] == [127, -127]
+
+
+@kinds
+def test_codes_come_from_a_choice_of_integers(kind):
+    # Bits of a float that are stored as a byte may be taken for the float: see _whole.
+    x = jnp.ones((1, BLOCK), jnp.float32)
+    program = module.encode.lower(x, x[:, :1], x, DTYPES[kind]).compile().as_text()
+    byte = {'signed': 's8', 'nonnegative': 'u8'}[kind]
+    (made,) = re.findall(rf'= {byte}\[\S+ convert\((\S+)\)', program)
+    assert re.search(rf'{re.escape(made)} = s32\[\S+ select\(', program)
 
 
 @kinds
