@@ -232,6 +232,8 @@ def test_the_published_table_of_compiled_updates_is_that_of_the_record():
     [
         'cpu-memory-kept/update-resnet50-float32.json',
         'gpu/update-array-float32.json',
+        'gpu/update-billion-float32.json',
+        'gpu/update-resnet50-float32.json',
         'gpu/throughput.json',
     ],
 )
