@@ -27,8 +27,11 @@ TESTS = Path(__file__).parents[1] / 'tests'
 # of 100,000 steps, whose kernels a GPU would start one by one.
 FILES = (
     'test_friction.py',
+    'test_friction_coefficients.py',
     'test_diffgrad.py',
     'test_quantize.py',
+    'test_quantized_optax.py',
+    'test_contract.py',
     'test_adadiff.py',
     'test_diffrgrad.py',
     'test_mars.py',
@@ -90,7 +93,7 @@ def run(files: Sequence[str], *arguments: str) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--workers', type=int, default=8)
+    parser.add_argument('--workers', type=int, default=12)
     parser.add_argument('--out-dir', type=Path)
     parser.add_argument('--smoke', action='store_true', help='one file, on a CPU')
     args = parser.parse_args(argv)

@@ -54,7 +54,7 @@ JOBS = (
     update('billion', 'float32', 2.2, *HALF),
     update('resnet50', 'float32', 2.2, *HALF),
     Job('throughput', ('benchmarks.throughput',), 4.0, reads_images=True),
-    Job('correctness', ('benchmarks.correctness',), 3.5),
+    Job('correctness', ('benchmarks.correctness',), 5.0),
     update('billion', 'bfloat16', 2.5, *HALF),
     update('resnet50', 'bfloat16', 2.5, *HALF),
     update('array', 'bfloat16', 1.0),

@@ -285,6 +285,28 @@ def test_a_number_rounded_above_its_scale_has_the_largest_code():
 
 
 @kinds
+def test_codes_of_a_large_array_are_those_of_its_rows(kind):
+    # A GPU has other kernels for it, which compute and store several at a time.
+    x = normal((512, 1024))
+    x = jnp.asarray(np.abs(x) if kind == 'nonnegative' else x)
+    r = jax.random.uniform(jax.random.key(0), x.shape, jnp.float32, 2.0**-23)
+    scale = module.largest(x, 128, DTYPES[kind])
+    codes = module.encode(x, scale, r, DTYPES[kind])
+    decoded = module.decode(codes, scale)
+    for i in range(0, 512, 64):
+        row = slice(i, i + 1)
+        alone = module.encode(x[row], scale[row], r[row], DTYPES[kind])
+        chex.assert_trees_all_equal(
+            (scale[row], codes[row], decoded[row]),
+            (
+                module.largest(x[row], 128, DTYPES[kind]),
+                alone,
+                module.decode(alone, scale[row]),
+            ),
+        )
+
+
+@kinds
 def test_codes_come_from_a_choice_of_integers(kind):
     # Bits of a float that are stored as a byte may be taken for the float: see _whole.
     x = jnp.ones((1, BLOCK), jnp.float32)
