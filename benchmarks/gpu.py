@@ -26,7 +26,7 @@ class Job(NamedTuple):
 
     name: str
     command: tuple[str, ...]  # what follows `python -m`
-    minutes: float  # more than an H200 took, where it ran, or a generous guess
+    minutes: float  # more than the job took on an H200, or a guess
     reads_images: bool = False  # from --data-dir, where there is one
     goes_on: bool = False  # takes --minutes, and begins where it was stopped
 

@@ -24,7 +24,8 @@ _THRESHOLD_BITS = 22
 _CLEARANCE = 2.0**-20
 # How many numbers a row of a block has: two vectors of 16 or four of 8.
 _LANES = 32
-# The bits of NaN, as an integer.
+# Their bits, as integers.
+_INFINITY = np.float32(np.inf).view(np.int32)
 _NAN = np.float32(np.nan).view(np.int32)
 # Added to a small whole number, it leaves that in the low bits of float32.
 _SHIFT = 1.5 * 2.0**23
@@ -45,8 +46,11 @@ def largest(x: jax.Array, block: int, dtype: Any) -> jax.Array:
     # XLA:CPU finds the largest of integers by vectors, if they lie in rows of as many;
     # it compares floats one by one, and in large arrays overlooks NaN.
     bits = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
+    # A code times infinity would be infinite, and a step by its root silently 0.
+    fits = bits < _INFINITY
     if dtype == jnp.uint8:
-        bits = jnp.where(x >= 0, bits, _NAN)
+        fits &= x >= 0
+    bits = jnp.where(fits, bits, _NAN)
     lanes = math.gcd(block, _LANES)
     rows = bits.reshape(*x.shape[:-1], -1, block // lanes, lanes)
     return lax.bitcast_convert_type(jnp.max(rows, axis=(-2, -1)), jnp.float32)
@@ -116,8 +120,8 @@ def thresholds(hashes: jax.Array, field: int, count: jax.typing.ArrayLike) -> ja
 def _whole(x: jax.Array) -> jax.Array:
     """Small whole numbers as int32; a conversion would ask each whether it fits.
 
-    For arithmetic of integers. Of bits that go straight to memory as a byte ptxas of
-    CUDA 12.9 takes the float and converts that: all codes are 255 then.
+    For arithmetic of integers. Where the low byte of a float's bits is stored as it is,
+    ptxas of CUDA 12.9 stores the float converted to a byte instead: 255.
     """
     bits = lax.bitcast_convert_type(x + _SHIFT, jnp.int32)
     return bits - np.float32(_SHIFT).view(np.int32)

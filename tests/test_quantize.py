@@ -293,6 +293,7 @@ def test_codes_of_a_large_array_are_those_of_its_rows(kind):
     scale = module.largest(x, 128, DTYPES[kind])
     codes = module.encode(x, scale, r, DTYPES[kind])
     decoded = module.decode(codes, scale)
+    assert len(np.unique(codes)) > 100
     for i in range(0, 512, 64):
         row = slice(i, i + 1)
         alone = module.encode(x[row], scale[row], r[row], DTYPES[kind])
@@ -304,6 +305,14 @@ def test_codes_of_a_large_array_are_those_of_its_rows(kind):
                 module.decode(alone, scale[row]),
             ),
         )
+
+
+@kinds
+def test_a_block_with_infinity_is_nan_as_a_whole(kind):
+    x = jnp.ones((1, 3 * BLOCK), jnp.float32).at[0, BLOCK].set(jnp.inf)
+    decoded = np.asarray(module.decode(*encode(x, kind, 1)))[0]
+    spoilt = np.arange(3 * BLOCK) // BLOCK == 1
+    np.testing.assert_array_equal(np.isnan(decoded), spoilt)
 
 
 @kinds
