@@ -24,7 +24,7 @@ _THRESHOLD_BITS = 22
 _CLEARANCE = 2.0**-20
 # How many numbers a row of a block has: two vectors of 16 or four of 8.
 _LANES = 32
-# Their bits, as integers.
+# Bits of infinity and of NaN, as integers.
 _INFINITY = np.float32(np.inf).view(np.int32)
 _NAN = np.float32(np.nan).view(np.int32)
 # Added to a small whole number, it leaves that in the low bits of float32.

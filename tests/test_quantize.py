@@ -277,7 +277,6 @@ def test_nan_in_a_gradient_spoils_its_block_of_every_array():
 
 
 def test_a_number_rounded_above_its_scale_has_the_largest_code():
-    # (uint8 could not show it: XLA:CPU casts what is too large to the largest.)
     x = jnp.asarray([[0.5, 1.0, -1.0, *[0.25] * (BLOCK - 3)]])
     scale = 0.9 * module.largest(x, BLOCK, jnp.int8)
     codes = module.encode(x, scale, jnp.full(x.shape, 0.5), jnp.int8)
