@@ -78,7 +78,7 @@ def scale_by_adadiff(
     >>> state = optimizer.init(jnp.zeros(2))
     >>> for grads in (jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0])):
     ...     updates, state = optimizer.update(grads, state)
-    ...     print(updates)
+    ...     print(updates.round(4))
     [0.7071 0.7071]
     [ 0.866  -0.0263]
     """

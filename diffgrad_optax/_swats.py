@@ -67,8 +67,8 @@ def swats(
     `sgd_rate`; behind a chain ``optax.tree.get(state, 'sgd_rate')`` finds it.
 
     Memory: two arrays per parameter, Adam's; SGD's momentum takes the place of the
-    first. Time: as Adam, and two sums over all parameters in each step before the
-    switch.
+    first. Time: in each step two sums over all parameters stand between its passes, 3.5
+    times Adam's on a CPU; by the bytes that it moves, twice on a GPU.
 
     The tolerance is absolute: of the size of the learning rate times the inverse of
     the gradient's. In float32 rates above 1.6e-2 are further apart than 1e-9 and only

@@ -48,7 +48,8 @@ def with_friction(
     result is `inner` at half its learning rate: compare with that.
 
     Memory: one array per parameter, in `prev_grad_dtype`. Time: one more
-    elementwise pass, fused with the inner update under jit.
+    elementwise pass; under jit fused with the inner update on a GPU, a loop of its own
+    on a CPU.
 
     A gradient that is not finite touches this step and the next, and `inner` for as
     long as that keeps it; around everything, `optax.apply_if_finite` keeps it out.

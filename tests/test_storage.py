@@ -227,7 +227,7 @@ def test_recorded_8_bit_runs_end_within_a_standard_deviation_as_the_readme_says(
     [
         ('digits', 'digits-8bit.json', 5),
         ('digits', 'digits-8bit.json', 20),
-        ('CIFAR-10, 5,000', 'cifar10-jpeg-5000-8bit.json', 5),
+        ('CIFAR-10 recompressed as JPEG, 5,000', 'cifar10-jpeg-5000-8bit.json', 5),
     ],
 )
 def test_accuracies_in_8_bits_are_those_of_the_page(images, file, seeds):

@@ -41,6 +41,7 @@ def draw_paths(path: Path, paths: dict[str, dict[str, np.ndarray]]) -> None:
         for minimum in function.minima:
             positions.axhline(minimum, color='0.7', linestyle=':', zorder=0)
         curve.set_xlim(function.low, function.high)
+        curve.locator_params(axis='x', nbins=6)
         curve.set_ylim(value.min() - 0.05 * np.ptp(value), value.max() + heights[-1])
         positions.set_ylim(function.low, function.high)
         curve.set_title(f'{title}: paths, each lifted a little')
