@@ -104,8 +104,9 @@ def scale_by_gains(
     def next_gain(gain: jax.Array, sign: jax.Array, prev_sign: jax.Array) -> jax.Array:
         kept = sign * prev_sign
         β, low, high = (jnp.asarray(x, gain.dtype) for x in (beta, min_gain, max_gain))
+        # Clipped in each case: XLA:CPU would copy gains whose choice is clipped.
         changed = jnp.clip(jnp.where(kept > 0, gain + β, gain * (1 - β)), low, high)
-        return jnp.where(kept == 0, gain, changed)
+        return jnp.where(kept == 0, jnp.clip(gain, low, high), changed)
 
     def update_fn(
         updates: optax.Updates,

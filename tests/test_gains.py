@@ -15,7 +15,7 @@ from problems import gradient_trajectory, initial_params
 from test_trajectories import assert_all_steps_close, per_array, run
 
 import diffgrad_optax._gains as gains_module
-from diffgrad_optax import scale_by_gains
+from diffgrad_optax import GainsState, scale_by_gains
 
 settings.register_profile(
     'deterministic', derandomize=True, deadline=None, database=None, max_examples=20
@@ -194,6 +194,16 @@ def test_hyperparameters_may_be_traced():
 
     expected = list(run(scale_by_gains(**arguments), grads[:5], params))
     chex.assert_trees_all_close(first_five(arguments), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize('grad', [0.0, NAN])
+def test_a_bound_that_moves_holds_where_the_sign_says_nothing(grad):
+    for bounds in ({'max_gain': 1.5}, {'min_gain': 0.25, 'max_gain': 1.0}):
+        optimizer = scale_by_gains(0.5, **bounds)
+        state = GainsState(jnp.array([4.0, 0.125]), jnp.ones(2, 'int8'))
+        _, state = optimizer.update(jnp.array([grad, grad]), state)
+        low, high = bounds.get('min_gain', 0.01), bounds['max_gain']
+        np.testing.assert_array_equal(state.gains, [high, max(low, 0.125)])
 
 
 @given(st.lists(st.sampled_from([-2.0, -0.1, 0.0, 0.1, NAN]), min_size=6, max_size=6))
