@@ -20,6 +20,7 @@ from diffgrad_optax._dtypes import (
     keep_state_dtypes,
     real_dtype,
     stable_dtypes,
+    zeros_stored,
 )
 from diffgrad_optax._fit import check_gradients
 from diffgrad_optax._moments import bias_correction
@@ -101,7 +102,7 @@ def scale_by_adadiff(
 
         return AdadiffState(
             count=jnp.zeros((), jnp.int32),
-            mu=jax.tree.map(lambda param: jnp.zeros_like(param, mu_dtype), params),
+            mu=jax.tree.map(lambda param: zeros_stored(param, mu_dtype), params),
             nu=jax.tree.map(zero_moment, params),
             nu_max=jax.tree.map(zero_moment, params) if amsgrad else None,
             prev_grad=init_previous(params, prev_grad_dtype),

@@ -165,7 +165,7 @@ def storage_dtype(name: str, value: Any) -> np.dtype[Any] | None:
         if isinstance(value, (jax.Array, np.ndarray)):
             raise TypeError
         dtype = jax.dtypes.canonicalize_dtype(value)
-    except TypeError:
+    except (TypeError, ValueError):  # the latter of the dtypes of keys
         raise TypeError(f'{name} must be {allowed}, got {value!r}') from None
     if not jnp.issubdtype(dtype, jnp.inexact) or not _stores_gradients(dtype):
         raise TypeError(f'{name} must be {allowed}, got {dtype.name}')
@@ -193,7 +193,7 @@ def check_can_hold(name: str, dtype: np.dtype[Any] | None, params: Any) -> None:
         ):
             raise TypeError(
                 f'{name}={dtype.name} cannot hold the complex parameter '
-                f'{jax.tree_util.keystr(path)} ({param.dtype.name}): '
+                f'{jax.tree_util.keystr(path)} ({jnp.result_type(param).name}): '
                 'use None or a complex dtype'
             )
 
@@ -216,6 +216,15 @@ def check_inexact(params: Any) -> None:
             )
 
     jax.tree_util.tree_map_with_path(check, params)
+
+
+def check_one_set(params: Any) -> None:
+    """Refuses, with a TypeError, the two sets of parameters that Lookahead moves."""
+    if isinstance(params, optax.LookaheadParams):
+        raise TypeError(
+            'params must be shaped like gradients, got optax.LookaheadParams: put '
+            'optax.lookahead around this transformation, not inside'
+        )
 
 
 def check_real(name: str, params: Any) -> None:

@@ -40,6 +40,16 @@ def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(f'f{dtype.itemsize // 2}') if dtype.kind == 'c' else dtype
 
 
+def zeros_stored(param: Any, dtype: np.dtype[Any] | None) -> jax.Array:
+    """Zeros shaped like `param`, in its own dtype if `dtype` is None.
+
+    A real parameter's are real, though `dtype` is complex for the sake of others.
+    """
+    if dtype is not None and not jnp.iscomplexobj(param):
+        dtype = real_dtype(dtype)
+    return jnp.zeros_like(param, dtype=dtype)
+
+
 def keep_state_dtypes(state: Any, prev_state: Any) -> Any:
     """`state` with the floating dtypes of `prev_state`.
 
@@ -51,7 +61,7 @@ def keep_state_dtypes(state: Any, prev_state: Any) -> Any:
         dtype = getattr(prev_leaf, 'dtype', None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
             return leaf  # a count, a typed PRNG key
-        return leaf.astype(dtype)
+        return jnp.asarray(leaf, dtype)
 
     return jax.tree.map(cast, state, prev_state)
 

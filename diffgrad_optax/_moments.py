@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from diffgrad_optax._checks import check_can_hold, storage_dtype
-from diffgrad_optax._dtypes import at_least_float32, widened
+from diffgrad_optax._dtypes import at_least_float32, widened, zeros_stored
 from diffgrad_optax._sharding import following_params
 
 
@@ -56,7 +56,7 @@ def scale_by_adam(
         for name, dtype in dtypes.items():
             check_can_hold(f'{name}_dtype', dtype, params)
         moments = {
-            name: jax.tree.map(lambda p, d=dtype: jnp.zeros_like(p, d), params)
+            name: jax.tree.map(lambda p, d=dtype: zeros_stored(p, d), params)
             for name, dtype in dtypes.items()
         }
         return adam.init(params)._replace(**moments)

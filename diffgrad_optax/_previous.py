@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from diffgrad_optax._checks import check_can_hold, check_inexact
-from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._checks import check_can_hold, check_inexact, check_one_set
+from diffgrad_optax._dtypes import at_least_float32, zeros_stored
 from diffgrad_optax._paths import split_paths
-from diffgrad_optax._sharding import false_like
+from diffgrad_optax._sharding import false_like, placed_like
 
 
 def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
@@ -23,11 +23,12 @@ def init_previous(params: Any, dtype: np.dtype[Any] | None) -> Any:
 
     Raises:
       TypeError: if a leaf is neither floating nor complex, or is complex and would be
-        stored in a real dtype.
+        stored in a real dtype, or if `params` are two sets of parameters.
     """
+    check_one_set(params)
     check_inexact(params)
     check_can_hold('prev_grad_dtype', dtype, params)
-    return jax.tree.map(lambda param: jnp.zeros_like(param, dtype=dtype), params)
+    return jax.tree.map(lambda param: zeros_stored(param, dtype), params)
 
 
 def next_previous(grads: Any, prev_grads: Any, *earlier: Any) -> Any:
@@ -55,7 +56,8 @@ def next_previous(grads: Any, prev_grads: Any, *earlier: Any) -> Any:
         arrays = [_numbers(array) for array in jax.tree.leaves(earlier)]
         dtype = at_least_float32(*arrays)
         total = functools.reduce(lax.add, (array.astype(dtype) for array in arrays))
-        false = false_like(total)
+        # Neither a constant friction nor every gradient is sharded like its parameter.
+        false, grad = (placed_like(x, prev_grad) for x in (false_like(total), grad))
         stored, never = (x.astype(prev_grad.dtype) for x in (grad, false))
         return lax.select(false, never, stored)
 

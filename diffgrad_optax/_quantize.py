@@ -9,7 +9,12 @@ import optax
 from jax import lax
 
 from diffgrad_optax import _blocks, _codes
-from diffgrad_optax._checks import check_inner, check_integer, check_names
+from diffgrad_optax._checks import (
+    check_inner,
+    check_integer,
+    check_names,
+    check_one_set,
+)
 from diffgrad_optax._dtypes import stable_dtypes, widened
 from diffgrad_optax._fit import check_shape
 from diffgrad_optax._paths import split_paths
@@ -116,8 +121,7 @@ def quantize_state(
     for what is exact, such as an injected learning rate.
     `optax.tree.map_params` takes no second tree where something is exact.
     :func:`optax.inject_hyperparams` goes inside, or around a function that makes
-    all of it. `optax.lookahead` goes around it, or all stays exact, as no path in the
-    state ends like one in its parameters.
+    all of it. `optax.lookahead` goes around it.
 
     Deviations. Dettmers et al. have blocks of 2048, a table of codes and the
     nearest code. FlashOptim compands signed numbers by :math:`2s / (1 + |s|)`, and
@@ -140,8 +144,9 @@ def quantize_state(
       Updates have the gradients' dtype. Extra arguments go to `inner`.
 
     Raises:
-      TypeError: if `inner` is no transformation, a number is no integer, or
-        `nonnegative` or `exact` is no sequence of names.
+      TypeError: if `inner` is no transformation, a number is no integer,
+        `nonnegative` or `exact` is no sequence of names, or (by `init`) if `params`
+        are `optax.LookaheadParams`.
       ValueError: if an integer is too small, or (by `init`) if a block would lie on
         two devices.
 
@@ -175,6 +180,7 @@ def quantize_state(
     inner_init = following_params(inner.init)
 
     def init_fn(params: optax.Params) -> QuantizedState:
+        check_one_set(params)
         params_at = dict(jax.tree_util.tree_leaves_with_path(params))
 
         def encoded(leaf: Any, prefix: Any, path: Any) -> tuple[Any, Any]:
@@ -206,9 +212,13 @@ def quantize_state(
         paths = split_paths(state.inner_state, updates)
         count = optax.safe_increment(state.count)
 
+        def wide(grad: jax.Array) -> Any:
+            # Moments of 8-bit floats are exact, and have no arithmetic with others.
+            return grad if grad.dtype.itemsize == 1 else widened(grad)
+
         def step(state: QuantizedState) -> tuple[optax.Updates, list[Any]]:
             new_updates, inner_state = inner.update(
-                widened(updates), decoded(state), params, **extra_args
+                jax.tree.map(wide, updates), decoded(state), params, **extra_args
             )
             return new_updates, treedef.flatten_up_to(inner_state)
 

@@ -56,6 +56,15 @@ def false_like(array: jax.Array) -> jax.Array:
     return lax.lt(real, real)
 
 
+def placed_like(array: jax.Array, other: jax.Array) -> jax.Array:
+    """`array` sharded like `other` if types say how: on explicit axes of one mesh."""
+    found, sharding = jax.typeof(array).sharding, jax.typeof(other).sharding
+    if found == sharding or found.mesh != sharding.mesh:
+        return array
+    placed: jax.Array = jax.sharding.reshard(array, sharding)  # type: ignore[no-untyped-call]
+    return placed
+
+
 def zero_for(tree: Any, dtype: jax.typing.DTypeLike) -> jax.Array:
     """A scalar zero of `dtype`, for a number that is computed from all of `tree`.
 

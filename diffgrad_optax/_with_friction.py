@@ -221,11 +221,15 @@ def _coefficient_array(
     dtype = at_least_float32(grad, prev_grad)
     result = coefficient(grad.astype(dtype), prev_grad.astype(dtype))
     try:
-        ξ = jnp.broadcast_to(jnp.asarray(result), grad.shape)
+        ξ = jnp.asarray(result)
+        if jnp.iscomplexobj(ξ):
+            raise TypeError
+        ξ = jnp.broadcast_to(ξ, grad.shape)
     except (TypeError, ValueError):
+        shown = jax.typeof(result) if hasattr(result, 'dtype') else repr(result)
         raise TypeError(
-            'friction must return an array that broadcasts to the shape of the '
-            f'gradient {list(grad.shape)}, got {result!r}'
+            'friction must return real numbers that broadcast to the shape of the '
+            f'gradient {list(grad.shape)}, got {shown}'
         ) from None
     return ξ.astype(at_least_float32(ξ))
 

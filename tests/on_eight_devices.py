@@ -17,7 +17,12 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import REGISTRY
 
-from diffgrad_optax import diffgrad, quantize_state, scale_by_diffgrad
+from diffgrad_optax import (
+    diffgrad,
+    quantize_state,
+    scale_by_diffgrad,
+    with_friction,
+)
 
 COLLECTIVES = 'all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter'
 SHAPES = {'kernel': (16, 48), 'bias': (24,)}
@@ -57,6 +62,8 @@ def transformations():
         yield name, transformation
     for name in ('dfc4', 'dfc5'):
         yield f'diffgrad-{name}', diffgrad(1e-2, friction=name)
+    # Neither friction nor state is computed from an array that lies on the mesh.
+    yield 'constant friction', with_friction(optax.identity(), lambda g, q: 0.5)
 
 
 def trees():
@@ -141,7 +148,13 @@ def on_mesh(optimizer, axis_type, directory):
         if axis_type == AxisType.Explicit:
             # Shardings are types: what is traced is what will be compiled.
             traced = jax.eval_shape(optimizer.update, params, state, params)
-            return facts | {'update': follows(traced, mesh)}
+            # Gradients that were summed over all devices, state in parts.
+            whole = jax.device_put(trees()[0], NamedSharding(mesh, P()))
+            _, of_whole = jax.eval_shape(optimizer.update, whole, state, params)
+            return facts | {
+                'update': follows(traced, mesh),
+                'whole gradients': follows(of_whole, mesh),
+            }
         last, text = run(optimizer, state, put)
     unsharded, _ = run(optimizer, optimizer.init(trees()[0]), jax.device_put)
     return facts | {

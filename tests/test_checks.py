@@ -19,6 +19,7 @@ from diffgrad_optax import (
     gradient_dropout,
     learning_rate_dropout,
     mars,
+    quantize_state,
     scale_by_adadiff,
     scale_by_diffgrad,
     scale_by_gains,
@@ -206,6 +207,18 @@ def test_friction_that_is_no_function_is_refused(maker, value):
     assert_names(refusal, 'friction must be a callable or one of dfc', repr(value))
 
 
+@pytest.mark.parametrize(
+    'result, shown',
+    [(np.ones(4), '[4]'), (jnp.ones((2, 3)), '[2,3]'), (1j, '1j'), (None, 'None')],
+    ids=repr,
+)
+def test_friction_that_is_no_coefficient_for_the_gradient_is_refused(result, shown):
+    optimizer = with_friction(optax.identity(), lambda grad, prev_grad: result)
+    with pytest.raises(TypeError) as refusal:
+        optimizer.update(jnp.ones(3), optimizer.init(jnp.ones(3)))
+    assert_names(refusal, 'friction must return real', '[3]', shown)
+
+
 @pytest.mark.parametrize('maker', makers_taking('friction'))
 def test_unknown_friction_is_refused(maker):
     with pytest.raises(ValueError) as refusal:
@@ -242,6 +255,7 @@ def stores(*names):
         (0.5, '0.5'),
         (np.zeros(3), 'array([0., 0., 0.])'),
         (jnp.zeros(3), 'Array([0., 0., 0.]'),
+        (jax.random.key(0).dtype, 'key<fry>'),
     ],
     ids=lambda value: repr(value) if isinstance(value, str) else None,
 )
@@ -285,6 +299,19 @@ def test_complex_parameter_is_refused_where_it_could_not_be_kept(maker, name, dt
     assert_names(refusal, f'{name}={dtype}', "['rotation'][0]", 'complex64', 'None')
     make_with(maker, **{name: 'complex64'}).init(COMPLEX)
     make_with(maker).init(COMPLEX)
+
+
+def test_complex_python_number_is_refused_as_a_complex_array_is():
+    with pytest.raises(TypeError, match=r"prev_grad_dtype=float32 cannot .*\['w'\]"):
+        diffgrad(0.1, prev_grad_dtype='float32').init({'w': 1j})
+
+
+@pytest.mark.parametrize('around', [with_friction, quantize_state])
+def test_lookahead_is_refused_inside(around):
+    params = optax.LookaheadParams.init_synced({'w': jnp.ones(2)})
+    optimizer = around(optax.lookahead(optax.adam(0.1), 2, 0.5))
+    with pytest.raises(TypeError, match=r'LookaheadParams: put .* around'):
+        optimizer.init(params)
 
 
 @pytest.mark.parametrize(

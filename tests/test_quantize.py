@@ -461,6 +461,20 @@ def test_other_types_stay_exact(dtype):
     assert jax.tree.leaves(state.scales) == []
 
 
+@pytest.mark.parametrize('inner', [optax.adam(0.1), diffgrad(0.1)])
+def test_parameters_that_stay_exact_step_as_without_codes(inner):
+    params = {
+        'narrow': jnp.ones((32, 128), 'float8_e4m3fn'),
+        'complex': jnp.full((32, 128), 1 + 1j, 'complex64'),
+    }
+    optimizer = quantize_state(inner)
+    state, exact = optimizer.init(params), inner.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(params, state, params)
+        expected, exact = inner.update(params, exact, params)
+    chex.assert_trees_all_equal((updates, state.inner_state), (expected, exact))
+
+
 def test_names_decide_only_outside_of_the_parameters(params):
     # A parameter may be called like a moment.
     class Model(optax.ScaleByAdamState):

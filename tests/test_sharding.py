@@ -11,7 +11,7 @@ from on_eight_devices import EVERY_KIND
 from registry import REGISTRY, Entry
 
 TESTS = Path(__file__).parent
-NAMES = [*EVERY_KIND, 'diffgrad-dfc4', 'diffgrad-dfc5']
+NAMES = [*EVERY_KIND, 'diffgrad-dfc4', 'diffgrad-dfc5', 'constant friction']
 AXES = ('Auto', 'Explicit')
 # How many sums over a whole array the equations have.
 SUMS = {
@@ -44,6 +44,8 @@ def wrong(name, auto, explicit):
         for moment in ('eager init', 'jitted init', 'update'):
             if not facts[moment]:
                 yield f'{axes}: state is not sharded like its parameters: {moment}'
+    if not explicit['whole gradients']:
+        yield 'Explicit: gradients that are whole everywhere leave state that is'
     # Sums in another order are other numbers, and AdaDiff's is fused otherwise.
     exact = name.startswith('diffgrad') and name not in SUMS
     if not auto['difference'] <= (0 if exact else 1e-5):

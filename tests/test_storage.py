@@ -176,6 +176,19 @@ def test_second_moments_of_complex_gradients_fit_a_real_dtype_in_adadiff():
     assert optax.tree.get(state, 'nu')['w'].dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_a_complex_dtype_stores_real_parameters_as_real(name):
+    dtypes = dict.fromkeys(('mu_dtype', 'prev_grad_dtype'), 'complex64')
+    params = {'real': jnp.ones(2, 'bfloat16'), 'other': jnp.ones(2, 'complex64')}
+    optimizer = OPTIMIZERS[name](0.1, **dtypes)
+    state = optimizer.init(params)
+    for field in ('mu', 'prev_grad'):
+        stored = optax.tree.get(state, field)
+        assert (stored['real'].dtype, stored['other'].dtype) == ('float32', 'complex64')
+    updates, _ = optimizer.update(params, state, params)
+    assert updates['real'].dtype == 'bfloat16'
+
+
 BYTES = {
     'optax.adam': optax.adam(1e-3),
     'diffgrad': diffgrad(1e-3),
