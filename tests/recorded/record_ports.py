@@ -4,9 +4,9 @@
     python tests/recorded/record_ports.py
 
 takes some fifteen minutes, writes ports.json beside this file and prints the table of
-docs/implementations.md. Each version is installed apart, without what it depends on,
-and makes ten steps in float64 with gradients that are given; its parameters are
-compared with those of what it may be.
+docs/implementations.md. The versions are those that pip offers to this Python. Each is
+installed apart, without what it depends on, and makes ten steps in float64 with
+gradients that are given; its parameters are compared with those of what it may be.
 """
 
 import itertools
@@ -111,7 +111,7 @@ def describe(package):
 
 
 def versions(package):
-    """All published versions, the oldest first."""
+    """All versions that pip offers, the oldest first."""
     pip = [sys.executable, '-m', 'pip', 'index', 'versions', '--pre', package]
     listed = subprocess.run(pip, check=True, capture_output=True, text=True).stdout
     (line,) = re.findall(r'Available versions: (.*)', listed)
@@ -138,7 +138,10 @@ def install_and_describe(package, version):
 
 
 def table(records):
-    """Markdown: neighbouring versions that are alike as one row."""
+    """Markdown: versions that follow each other and are alike as one row.
+
+    What has no `DiffGrad` is left out.
+    """
     columns = (
         'package',
         'versions',
@@ -147,15 +150,20 @@ def table(records):
         '`weight_decay`',
     )
     lines = [f'| {" | ".join(columns)} |', '|---' * len(columns) + '|']
-    known = [record for record in records if record.get('DiffGrad')]
-    alike = itertools.groupby(known, lambda r: (r['package'], r['DiffGrad']))
-    for (package, what), group in alike:
+
+    def alike(record):
+        return record['package'], record.get('DiffGrad'), record.get('error')
+
+    for (package, what, error), group in itertools.groupby(records, alike):
         spanned = [record['version'] for record in group]
         span = ' to '.join(dict.fromkeys((spanned[0], spanned[-1])))
-        same = what['buffer reused'] == what['optimizer']
-        reused = 'the same' if same else what['buffer reused']
-        row = (package, span, what['optimizer'], reused, what['weight decay'])
-        lines.append(f'| {" | ".join(row)} |')
+        cells = [f'an error: {error}', '', '']
+        if what:
+            same = what['buffer reused'] == what['optimizer']
+            reused = 'the same' if same else what['buffer reused']
+            cells = [what['optimizer'], reused, what['weight decay']]
+        if what or error:
+            lines.append(f'| {" | ".join((package, span, *cells))} |')
     return '\n'.join(lines)
 
 
