@@ -11,7 +11,7 @@ from diffgrad_optax._checks import check_number, check_real
 from diffgrad_optax._dtypes import at_least_float32
 from diffgrad_optax._fit import check_gradients
 from diffgrad_optax._previous import init_previous, next_previous
-from diffgrad_optax._sharding import following_params
+from diffgrad_optax._sharding import following_params, placed_like
 
 
 class GainsState(NamedTuple):
@@ -103,6 +103,7 @@ def scale_by_gains(
 
     def next_gain(gain: jax.Array, sign: jax.Array, prev_sign: jax.Array) -> jax.Array:
         kept = sign * prev_sign
+        gain = placed_like(gain, kept)
         β, low, high = (jnp.asarray(x, gain.dtype) for x in (beta, min_gain, max_gain))
         # Clipped in each case: XLA:CPU would copy gains whose choice is clipped.
         changed = jnp.clip(jnp.where(kept > 0, gain + β, gain * (1 - β)), low, high)

@@ -1,9 +1,10 @@
-"""Where a state has trees like the parameters."""
+"""Where a state has trees like the parameters, and what is in them."""
 
 from collections import Counter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -44,6 +45,25 @@ def split_paths(state: Any, params: Any) -> list[tuple[Any, Any]]:
         return path[:cut], path[cut:]
 
     return [split(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+
+
+def arrays_beside(state: Any, params: Any) -> Any:
+    """A tree like `params` of lists: the arrays of `state` in the shape of each leaf.
+
+    Of floating or complex ones; counts and keys are none.
+    """
+    params_at = dict(jax.tree_util.tree_leaves_with_path(params))
+    beside: dict[Any, list[jax.Array]] = {path: [] for path in params_at}
+    paths = [path for _, path in split_paths(state, params)]
+    for leaf, path in zip(jax.tree.leaves(state), paths, strict=True):
+        if (
+            path is not None
+            and isinstance(leaf, jax.Array)
+            and leaf.shape == params_at[path].shape
+            and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        ):
+            beside[path].append(leaf)
+    return jax.tree.unflatten(jax.tree.structure(params), beside.values())
 
 
 def _is_mark(node: Any) -> bool:

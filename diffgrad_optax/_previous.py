@@ -10,7 +10,6 @@ from jax import lax
 
 from diffgrad_optax._checks import check_can_hold, check_inexact, check_one_set
 from diffgrad_optax._dtypes import at_least_float32, zeros_stored
-from diffgrad_optax._paths import split_paths
 from diffgrad_optax._sharding import false_like, placed_like
 
 
@@ -57,8 +56,10 @@ def next_previous(grads: Any, prev_grads: Any, *earlier: Any) -> Any:
         dtype = at_least_float32(*arrays)
         total = functools.reduce(lax.add, (array.astype(dtype) for array in arrays))
         # Neither a constant friction nor every gradient is sharded like its parameter.
-        false, grad = (placed_like(x, prev_grad) for x in (false_like(total), grad))
-        stored, never = (x.astype(prev_grad.dtype) for x in (grad, false))
+        false, stored = (
+            placed_like(x, prev_grad, grad) for x in (false_like(total), grad)
+        )
+        stored, never = (x.astype(prev_grad.dtype) for x in (stored, false))
         return lax.select(false, never, stored)
 
     return jax.tree.map(written, grads, prev_grads, *earlier)
@@ -73,22 +74,3 @@ def _numbers(array: jax.Array) -> jax.Array:
     real = jnp.real(array)
     bits = 8 * real.dtype.itemsize
     return real if bits >= 32 else lax.bitcast_convert_type(real, f'uint{bits}')
-
-
-def arrays_beside(state: Any, params: Any) -> Any:
-    """A tree like `params` of lists: the arrays of `state` in the shape of each leaf.
-
-    Of floating or complex ones; counts and keys are none.
-    """
-    params_at = dict(jax.tree_util.tree_leaves_with_path(params))
-    beside: dict[Any, list[jax.Array]] = {path: [] for path in params_at}
-    paths = [path for _, path in split_paths(state, params)]
-    for leaf, path in zip(jax.tree.leaves(state), paths, strict=True):
-        if (
-            path is not None
-            and isinstance(leaf, jax.Array)
-            and leaf.shape == params_at[path].shape
-            and jnp.issubdtype(leaf.dtype, jnp.inexact)
-        ):
-            beside[path].append(leaf)
-    return jax.tree.unflatten(jax.tree.structure(params), beside.values())

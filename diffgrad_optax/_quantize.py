@@ -17,7 +17,7 @@ from diffgrad_optax._checks import (
 )
 from diffgrad_optax._dtypes import stable_dtypes, widened
 from diffgrad_optax._fit import check_shape
-from diffgrad_optax._paths import split_paths
+from diffgrad_optax._paths import arrays_beside, split_paths
 from diffgrad_optax._sharding import following_params
 
 
@@ -212,13 +212,16 @@ def quantize_state(
         paths = split_paths(state.inner_state, updates)
         count = optax.safe_increment(state.count)
 
-        def wide(grad: jax.Array) -> Any:
-            # Moments of 8-bit floats are exact, and have no arithmetic with others.
-            return grad if grad.dtype.itemsize == 1 else widened(grad)
+        def wide(grad: jax.Array, stored: list[jax.Array]) -> Any:
+            # All in 8-bit floats has no arithmetic with what is wider.
+            narrow = stored and all(array.dtype.itemsize == 1 for array in stored)
+            return grad if narrow else widened(grad)
 
         def step(state: QuantizedState) -> tuple[optax.Updates, list[Any]]:
+            inner_state = decoded(state)
+            grads = jax.tree.map(wide, updates, arrays_beside(inner_state, updates))
             new_updates, inner_state = inner.update(
-                jax.tree.map(wide, updates), decoded(state), params, **extra_args
+                grads, inner_state, params, **extra_args
             )
             return new_updates, treedef.flatten_up_to(inner_state)
 

@@ -56,13 +56,18 @@ def false_like(array: jax.Array) -> jax.Array:
     return lax.lt(real, real)
 
 
-def placed_like(array: jax.Array, other: jax.Array) -> jax.Array:
-    """`array` sharded like `other` if types say how: on explicit axes of one mesh."""
-    found, sharding = jax.typeof(array).sharding, jax.typeof(other).sharding
-    if found == sharding or found.mesh != sharding.mesh:
-        return array
-    placed: jax.Array = jax.sharding.reshard(array, sharding)  # type: ignore[no-untyped-call]
-    return placed
+def placed_like(array: jax.Array, *others: jax.Array) -> jax.Array:
+    """`array` sharded like the first of `others` that types say is split.
+
+    That is on explicit axes; on others, and where none is split, it is `array`.
+    """
+    found = jax.typeof(array).sharding
+    for sharding in (jax.typeof(other).sharding for other in others):
+        if any(sharding.spec) and sharding.mesh == found.mesh:
+            if sharding != found:
+                array = jax.sharding.reshard(array, sharding)  # type: ignore[no-untyped-call]
+            break
+    return array
 
 
 def zero_for(tree: Any, dtype: jax.typing.DTypeLike) -> jax.Array:

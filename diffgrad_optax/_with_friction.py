@@ -11,7 +11,8 @@ import optax
 from diffgrad_optax._checks import check_inner, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 from diffgrad_optax._fit import check_gradients, check_same_array
-from diffgrad_optax._previous import arrays_beside, init_previous, next_previous
+from diffgrad_optax._paths import arrays_beside
+from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._quantize import QuantizedState, decoded
 from diffgrad_optax._sharding import following_params
 from diffgrad_optax.friction import Friction, resolve
@@ -76,7 +77,8 @@ def with_friction(
       TypeError: if `inner` is no transformation, if `friction` is neither a name
         nor callable, if `prev_grad_dtype` is not a floating dtype, or (by `init`)
         if it is real and a parameter is complex or if a parameter is an integer, or
-        (by `update`) if `friction` returns what does not broadcast to the gradient.
+        (by `update`) if `friction` returns no real numbers that broadcast to the
+        gradient.
       ValueError: if `friction` is an unknown name, or (by `update`) if the
         gradients do not fit the state; the message names the leaf.
 
@@ -221,12 +223,13 @@ def _coefficient_array(
     dtype = at_least_float32(grad, prev_grad)
     result = coefficient(grad.astype(dtype), prev_grad.astype(dtype))
     try:
-        ξ = jnp.asarray(result)
-        if jnp.iscomplexobj(ξ):
+        ξ = jnp.broadcast_to(jnp.asarray(result), grad.shape)
+        if not jnp.isrealobj(ξ) or jnp.issubdtype(ξ.dtype, jax.dtypes.extended):
             raise TypeError
-        ξ = jnp.broadcast_to(ξ, grad.shape)
-    except (TypeError, ValueError):
-        shown = jax.typeof(result) if hasattr(result, 'dtype') else repr(result)
+    except (OverflowError, TypeError, ValueError):
+        shown = repr(result)
+        if hasattr(result, 'dtype'):
+            shown = f'{result.dtype}{list(result.shape)}'
         raise TypeError(
             'friction must return real numbers that broadcast to the shape of the '
             f'gradient {list(grad.shape)}, got {shown}'

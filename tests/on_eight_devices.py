@@ -154,6 +154,7 @@ def on_mesh(optimizer, axis_type, directory):
             return facts | {
                 'update': follows(traced, mesh),
                 'whole gradients': follows(of_whole, mesh),
+                'state that is not split': takes_parts(optimizer, params, whole),
             }
         last, text = run(optimizer, state, put)
     unsharded, _ = run(optimizer, optimizer.init(trees()[0]), jax.device_put)
@@ -164,6 +165,17 @@ def on_mesh(optimizer, axis_type, directory):
         'collectives': re.findall(rf'= (\S.*?) (?:{COLLECTIVES})(?:-start)?\(', text),
         'restored': is_restored(last[1], directory),
     }
+
+
+def takes_parts(optimizer, grads, params):
+    """Whether state that is whole everywhere takes gradients in parts, as optax's does;
+    for `params` that lie on the mesh, and for some that do not."""
+    for start in (params, trees()[0]):
+        try:
+            jax.eval_shape(optimizer.update, grads, optimizer.init(start), start)
+        except TypeError as error:
+            return str(error)
+    return 'yes'
 
 
 def is_restored(state, path):

@@ -209,7 +209,16 @@ def test_friction_that_is_no_function_is_refused(maker, value):
 
 @pytest.mark.parametrize(
     'result, shown',
-    [(np.ones(4), '[4]'), (jnp.ones((2, 3)), '[2,3]'), (1j, '1j'), (None, 'None')],
+    [
+        (np.ones(4), 'float64[4]'),
+        (jnp.ones((2, 3)), '[2, 3]'),
+        (1j, '1j'),
+        (np.ones(3, 'complex64'), 'complex64[3]'),
+        (np.array(['a', 'b', 'c']), '[3]'),
+        (jax.random.key(0), 'key<fry>[]'),
+        (2**70, str(2**70)),
+        (None, 'None'),
+    ],
     ids=repr,
 )
 def test_friction_that_is_no_coefficient_for_the_gradient_is_refused(result, shown):

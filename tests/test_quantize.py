@@ -23,6 +23,7 @@ from diffgrad_optax import (
     friction_coefficients,
     quantize_state,
     scale_by_diffgrad,
+    with_friction,
 )
 from diffgrad_optax._quantize import decoded
 
@@ -473,6 +474,27 @@ def test_parameters_that_stay_exact_step_as_without_codes(inner):
         updates, state = optimizer.update(params, state, params)
         expected, exact = inner.update(params, exact, params)
     chex.assert_trees_all_equal((updates, state.inner_state), (expected, exact))
+
+
+def test_8_bit_gradients_of_what_is_stored_in_codes_are_widened():
+    params = jnp.ones((32, 128), 'float32')
+    optimizer = quantize_state(diffgrad(0.1, prev_grad_dtype='float8_e4m3fn'))
+    states = []
+    for dtype in ('float32', 'float8_e4m3fn'):
+        grads = jnp.full(params.shape, 0.5, dtype)
+        updates, state = optimizer.update(grads, optimizer.init(params))
+        assert updates.dtype == dtype
+        states.append(state)
+    chex.assert_trees_all_equal(*states)
+
+
+def test_an_inner_state_of_python_numbers_stays_arrays():
+    inner = optax.GradientTransformation(
+        lambda params: jnp.float32(1.0), lambda updates, state, params: (updates, 2.0)
+    )
+    for optimizer in (quantize_state(inner), with_friction(inner)):
+        _, state = optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))
+        assert state.inner_state.dtype == jnp.float32 and state.inner_state == 2.0
 
 
 def test_names_decide_only_outside_of_the_parameters(params):
