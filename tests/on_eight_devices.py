@@ -151,11 +151,16 @@ def on_mesh(optimizer, axis_type, directory):
             # Gradients that were summed over all devices, state in parts.
             whole = jax.device_put(trees()[0], NamedSharding(mesh, P()))
             _, of_whole = jax.eval_shape(optimizer.update, whole, state, params)
-            return facts | {
+            facts |= {
                 'update': follows(traced, mesh),
                 'whole gradients': follows(of_whole, mesh),
-                'state that is not split': takes_parts(optimizer, params, whole),
+                'state that is not split': becomes_split(optimizer, params, mesh),
             }
+    if axis_type == AxisType.Explicit:
+        # Outside of it constants and NumPy's arrays lie on no mesh. They fit too.
+        optimizer.update(trees()[1], optimizer.init(params), params)
+        return facts
+    with jax.set_mesh(mesh):
         last, text = run(optimizer, state, put)
     unsharded, _ = run(optimizer, optimizer.init(trees()[0]), jax.device_put)
     return facts | {
@@ -167,15 +172,17 @@ def on_mesh(optimizer, axis_type, directory):
     }
 
 
-def takes_parts(optimizer, grads, params):
-    """Whether state that is whole everywhere takes gradients in parts, as optax's does;
-    for `params` that lie on the mesh, and for some that do not."""
-    for start in (params, trees()[0]):
-        try:
-            jax.eval_shape(optimizer.update, grads, optimizer.init(start), start)
-        except TypeError as error:
-            return str(error)
-    return 'yes'
+def becomes_split(optimizer, grads, mesh):
+    """Whether state that is whole everywhere is split by gradients that are, as optax's
+    is; an error's words where it does not take them."""
+    params = jax.device_put(trees()[0], NamedSharding(mesh, P()))
+    try:
+        _, state = jax.eval_shape(
+            optimizer.update, grads, optimizer.init(params), params
+        )
+    except TypeError as error:
+        return str(error)
+    return follows(state, mesh)
 
 
 def is_restored(state, path):

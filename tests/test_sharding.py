@@ -47,8 +47,8 @@ def wrong(name, auto, explicit):
     if not explicit['whole gradients']:
         yield 'Explicit: gradients that are whole everywhere leave state that is'
     # SWATS chooses between two states, whose types would not be the same.
-    if name != 'swats' and (said := explicit['state that is not split']) != 'yes':
-        yield f'Explicit: state that is whole everywhere refuses parts: {said}'
+    if name != 'swats' and (found := explicit['state that is not split']) is not True:
+        yield f'Explicit: state that is whole everywhere does not become split: {found}'
     # Sums in another order are other numbers, and AdaDiff's is fused otherwise.
     exact = name.startswith('diffgrad') and name not in SUMS
     if not auto['difference'] <= (0 if exact else 1e-5):
