@@ -136,7 +136,7 @@ def run(
     out_dir: Path,
 ) -> None:
     """Compares on trees by name, each into a file of `out_dir`."""
-    backend = jax.default_backend()
+    backend = jax_arms.backend()
     for name in names:
         for dtype in dtypes:
             tree = trees.cast(trees.TREES[name][backend](), jnp.dtype(dtype))
@@ -179,10 +179,10 @@ def smoke(
 
 
 def save(tree: str, dtype: str, measured: dict[str, Any], out_dir: Path) -> None:
-    """Writes a result and prints its tables."""
+    """Prints the tables of a result and writes it."""
     result = {'tree': tree, 'dtype': dtype, **results.facts(), **measured}
-    results.write(out_dir / f'update-{tree}-{dtype}.json', result)
     show(result)
+    results.write(out_dir / f'update-{tree}-{dtype}.json', result)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -215,13 +215,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', type=Path)
     parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
     args = parser.parse_args(argv)
-    if args.smoke:
-        results.check_smoke(args.out_dir)
     # JAX takes most of a GPU's memory at once and PyTorch needs some of it too.
     os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.6')
-    backend = jax.default_backend()
-    names = args.trees or [name for name in trees.TREES if backend in trees.TREES[name]]
-    out_dir = args.out_dir or results.RESULTS / backend
+    backend = jax_arms.backend()
+    there = [name for name in trees.TREES if backend in trees.TREES[name]]
+    names = args.trees or there
+    if not args.smoke and (absent := set(names) - set(there)):
+        raise cli.UserError(
+            f'--tree {" ".join(sorted(absent))} is not for a {backend}, which has '
+            f'{", ".join(there)}'
+        )
+    out_dir = results.folder(args.out_dir, backend, smoke=args.smoke)
     if args.smoke:
         smoke(names, args.dtype, args.leave_out, args.gradients, out_dir)
     else:

@@ -24,6 +24,7 @@ from benchmarks.gradients import GRADIENTS, factors, materialized
 from benchmarks.jax_arms import WITHOUT_TRIALS, make_step, naive_diffgrad
 from benchmarks.tables import show
 from benchmarks.update import OPTIMIZERS
+from examples.common import cli
 
 # Compiles a jitted function for arguments of these shapes.
 Compiler = Callable[..., Any]
@@ -116,8 +117,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     choices = [name for name in trees.TREES if 'gpu' in trees.TREES[name]]
     parser.add_argument('--tree', nargs='+', choices=choices, default=['resnet50'])
-    parser.add_argument('--out-dir', type=Path, default=results.RESULTS / 'compiled')
+    parser.add_argument('--out-dir', type=Path)
     args = parser.parse_args(argv)
+    out_dir = results.folder(args.out_dir, 'compiled')
     # JAX's plugin asks for a GPU's driver otherwise, and refuses to load without.
     os.environ['JAX_SKIP_CUDA_CONSTRAINTS_CHECK'] = '1'
     jax.config.update('jax_platforms', 'cpu')
@@ -136,9 +138,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             **results.facts(),
             'rows': measure(compile_for, optimizers, tree),
         }
-        results.write(args.out_dir / f'h200-{name}.json', result)
         show(result)
+        results.write(out_dir / f'h200-{name}.json', result)
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

@@ -19,6 +19,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.tables import show
+from examples.common import cli
 
 OK, TESTS_FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 NAME = 'correctness'
@@ -97,18 +98,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', type=Path)
     parser.add_argument('--smoke', action='store_true', help='one file, on a CPU')
     args = parser.parse_args(argv)
-    if args.smoke:
-        results.check_smoke(args.out_dir)
+    out_dir = results.folder(args.out_dir, jax.default_backend(), smoke=args.smoke)
     found = run(
         FILES[:1] if args.smoke else FILES,
         *('-n', '1' if args.smoke else str(args.workers)),
         *(('-k', 'dfc5') if args.smoke else ()),
     )
     result = {**results.facts(), **found}
-    out_dir = args.out_dir or results.RESULTS / jax.default_backend()
-    results.write(out_dir / f'{NAME}.json', result)
     show(result)
+    results.write(out_dir / f'{NAME}.json', result)
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

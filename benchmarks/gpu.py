@@ -9,16 +9,18 @@ begun however little time is left.
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import results
+from examples.common import cli
 
 
 class Job(NamedTuple):
@@ -78,7 +80,7 @@ JOBS = (
 
 
 def run_jobs(
-    jobs: Iterable[Job],
+    jobs: Sequence[Job],
     out_dir: Path,
     *,
     minutes: float,
@@ -95,8 +97,12 @@ def run_jobs(
       data_dir: for the jobs that read images.
     """
     deadline = time.monotonic() + 60 * minutes
-    outcomes = {}
-    unmeasured = [job for job in jobs if not result_path(job, out_dir).exists()]
+    outcomes = {
+        job: f'is there already, {result_path(job, out_dir)}'
+        for job in jobs
+        if is_done(job, out_dir)
+    }
+    unmeasured = [job for job in jobs if job not in outcomes]
     for job in unmeasured:
         left = deadline - time.monotonic()
         if 60 * job.minutes > left:
@@ -110,10 +116,10 @@ def run_jobs(
             arguments += ['--minutes', f'{left / 60:.2f}']
         start = time.monotonic()
         end = run(arguments, timeout=left)
-        if end == 'done' and not result_path(job, out_dir).exists():
+        if end == 'done' and not is_done(job, out_dir):
             end = 'wrote no result'
         outcomes[job] = f'{end} after {time.monotonic() - start:.0f} s'
-    missing = [job for job in unmeasured if not result_path(job, out_dir).exists()]
+    missing = [job for job in unmeasured if not is_done(job, out_dir)]
     for job, outcome in outcomes.items():
         print(f'{job.name}: {outcome}')
     print(f'left: {" ".join(job.name for job in missing) or "nothing"}', flush=True)
@@ -141,6 +147,15 @@ def run(arguments: Sequence[str], *, timeout: float) -> str:
             process.wait()
         signal.signal(signal.SIGTERM, before)
     return 'done' if code == 0 else f'failed with status {code}'
+
+
+def is_done(job: Job, out_dir: Path) -> bool:
+    """Whether a job's result is there, and whole."""
+    try:
+        json.loads(result_path(job, out_dir).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def result_path(job: Job, out_dir: Path) -> Path:
@@ -171,13 +186,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--smoke', action='store_true', help='runs all in tiny form on a CPU'
     )
     args = parser.parse_args(argv)
+    cli.at_least(args, minutes=0)
     if unknown := set(args.jobs) - set(names):
         parser.error(f'there is no job {", ".join(sorted(unknown))}')
     jobs = [job for job in JOBS if not args.jobs or job.name in args.jobs]
     if args.jobs or args.smoke:
         jobs = [job._replace(minutes=0.0) for job in jobs]
     if args.smoke:
-        results.check_smoke(args.out_dir)
         # Programs that are not timed need no optimisation, which takes long.
         os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
         os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -185,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit('JAX sees no GPU: there is nothing to measure here (see --smoke)')
     missing = run_jobs(
         jobs,
-        args.out_dir or results.RESULTS / 'gpu',
+        results.folder(args.out_dir, 'gpu', smoke=args.smoke),
         minutes=args.minutes,
         extra=['--smoke'] if args.smoke else [],
         data_dir=args.data_dir,
@@ -194,4 +209,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

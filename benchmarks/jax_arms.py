@@ -1,5 +1,6 @@
 """What of JAX is timed: compiled updates, the gradient alone, a copy."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from jax import lax
 from benchmarks import gradients, trees
 from benchmarks.timing import Arm, Running
 from diffgrad_optax import diffgrad, quantize_state
+from examples.common.cli import UserError
 
 
 def naive_diffgrad(learning_rate: float) -> optax.GradientTransformation:
@@ -50,6 +52,17 @@ REPEATS = {'cpu': 1, 'gpu': 10}
 # minutes; gradients here are products, and no update has one.
 WITHOUT_TRIALS = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
 COMPILER_OPTIONS = {'cpu': {}, 'gpu': WITHOUT_TRIALS}
+
+
+def backend() -> str:
+    """What JAX computes on, 'cpu' or 'gpu'.
+
+    Raises:
+      UserError: if it is something else, which nothing here was made for.
+    """
+    if (name := jax.default_backend()) not in REPEATS:
+        raise UserError(f'the benchmarks are of {" and ".join(REPEATS)}, not of {name}')
+    return name
 
 
 class Compiled(NamedTuple):
@@ -107,7 +120,7 @@ def compile_step(
     start = time.perf_counter()
     lowered = make_step(optimizer, gradient, repeats).lower(tree, state, factors)
     middle = time.perf_counter()
-    program = lowered.compile(COMPILER_OPTIONS[jax.default_backend()])
+    program = lowered.compile(COMPILER_OPTIONS[backend()])
     return Compiled(program, middle - start, time.perf_counter() - middle)
 
 
@@ -169,7 +182,7 @@ def gradient_arm(tree: Any, factors: Any, repeats: int = 1) -> Arm:
 
     place = jnp.zeros((), jnp.int32)
     lowered = steps.lower(tree, factors, place)
-    program = lowered.compile(COMPILER_OPTIONS[jax.default_backend()])
+    program = lowered.compile(COMPILER_OPTIONS[backend()])
     start = jax.jit(lambda value: trees.full(tree, value))
 
     def arm() -> Running:
@@ -186,20 +199,24 @@ def gradient_arm(tree: Any, factors: Any, repeats: int = 1) -> Arm:
 
 def calls_of(tree: Any) -> int:
     """How many updates of `tree` a sample is: on a GPU some hundredths of a second."""
-    backend = jax.default_backend()
-    few = 1 if backend == 'cpu' or trees.count(tree) > 2**26 else 10
-    return few * REPEATS[backend]
+    few = 1 if backend() == 'cpu' or trees.count(tree) > 2**26 else 10
+    return few * REPEATS[backend()]
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def copy(array: jax.Array, scale: jax.Array) -> jax.Array:
+    """Times a number, or XLA would leave the array where it is."""
+    return array * scale
 
 
 def copy_arm(size: int) -> Arm:
-    """`size` float32 numbers read and written in place, times a number."""
-    program = jax.jit(lambda array, scale: array * scale, donate_argnums=0)
+    """`size` float32 numbers read and written in place."""
 
     def arm() -> Running:
         carry, one = [jnp.ones(size)], jnp.ones(())
 
         def call() -> None:
-            carry[:] = [program(*carry, one)]
+            carry[:] = [copy(*carry, one)]
 
         return Running(call, lambda: jax.block_until_ready(carry))
 

@@ -6,15 +6,18 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from examples.common.cli import UserError
 from examples.common.facts import commit
 from examples.common.files import write_atomically
 
 RESULTS = Path(__file__).parent / 'results'
+SMOKE = 'SMOKE'  # a file that marks a folder of numbers that mean nothing
 PACKAGES = (
     'jax',
     'jaxlib',
@@ -66,13 +69,35 @@ def positive(text: str) -> int:
     return number
 
 
+def folder(out_dir: Path | None, default: str, *, smoke: bool = False) -> Path:
+    """The folder that results go to, there and writable before any is measured.
+
+    Args:
+      out_dir: where it is, if not in `RESULTS`.
+      default: its name there.
+      smoke: whether what goes there means nothing, and is kept apart from the rest.
+
+    Raises:
+      UserError: if it is a folder of the other kind.
+      OSError: if it cannot be written to.
+    """
+    where = out_dir or RESULTS / default
+    mark = where / SMOKE
+    if not smoke and mark.exists():
+        raise UserError(f'--out-dir {where} has what --smoke left: name another')
+    if smoke and not mark.exists():
+        if where.resolve().is_relative_to(RESULTS.resolve()):
+            raise UserError(f'--smoke needs an --out-dir outside {RESULTS}')
+        if where.is_dir() and any(where.iterdir()):
+            raise UserError(f'--smoke needs an empty --out-dir, and {where} is not')
+    where.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=where):
+        pass
+    if smoke:
+        mark.touch()
+    return where
+
+
 def write(path: Path, result: dict[str, Any]) -> None:
     """Writes all of the file or nothing of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(result, indent=1) + '\n')
-
-
-def check_smoke(out_dir: Path | None) -> None:
-    """Refuses to put numbers that mean nothing beside those that do."""
-    if out_dir is None or out_dir.resolve().is_relative_to(RESULTS.resolve()):
-        sys.exit(f'--smoke needs an --out-dir outside {RESULTS}')

@@ -253,11 +253,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('files', nargs='+', type=Path, help='results in JSON')
     for path in parser.parse_args(argv).files:
         try:
-            result = json.loads(path.read_text())
-            result['versions']
-        except (ValueError, LookupError, TypeError) as error:
+            show(json.loads(path.read_text()))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise cli.UserError(f'{path} is no result of a benchmark') from error
-        show(result)
 
 
 if __name__ == '__main__':

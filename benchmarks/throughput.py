@@ -24,6 +24,7 @@ import numpy as np
 import optax
 
 from benchmarks import results
+from benchmarks.jax_arms import backend
 from benchmarks.tables import show
 from benchmarks.timing import Arm, Running, interleave
 from diffgrad_optax import diffgrad
@@ -189,7 +190,7 @@ def measure(
 ) -> dict[str, Any]:
     """Times the step with each optimizer, and PyTorch's."""
     arms = {f'examples/cifar, {name}': arm for name, arm in jax_arms(data, work)}
-    arms |= torch_arms(data, work, TORCH_MODES[jax.default_backend()], say)
+    arms |= torch_arms(data, work, TORCH_MODES[backend()], say)
     return {
         'images': data.source,
         **work._asdict(),
@@ -212,11 +213,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', type=Path)
     parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
     args = parser.parse_args(argv)
-    if args.smoke:
-        results.check_smoke(args.out_dir)
     os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.6')
-    backend = jax.default_backend()
-    work = Workload(2, 1, 2, 'float32') if args.smoke else workload(backend)
+    out_dir = results.folder(args.out_dir, backend(), smoke=args.smoke)
+    work = Workload(2, 1, 2, 'float32') if args.smoke else workload(backend())
     data = random_images(work.steps * work.batch_size)
     if args.data_dir is not None:
         data = datasets.load('cifar10', args.data_dir)
@@ -224,9 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = results.facts()
     peak = args.peak_tflops or PEAK_TFLOPS.get(facts['device'])
     result = {**facts, 'peak_tflops': peak, **measured}
-    out_dir = args.out_dir or results.RESULTS / backend
-    results.write(out_dir / f'{NAME}.json', result)
     show(result)
+    results.write(out_dir / f'{NAME}.json', result)
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ from benchmarks import results, trees
 from benchmarks.gradients import factors, materialized
 from benchmarks.jax_arms import (
     REPEATS,
+    backend,
     calls_of,
     compile_step,
     gradient_arm,
@@ -118,20 +119,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', type=Path)
     parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
     args = parser.parse_args(argv)
-    if args.smoke:
-        results.check_smoke(args.out_dir)
-    backend = jax.default_backend()
+    out_dir = results.folder(args.out_dir, backend(), smoke=args.smoke)
     tree = trees.smoke() if args.smoke else trees.resnet50()
     measured = measure(
         tree,
         rounds=1 if args.smoke else args.rounds,
         calls=2 if args.smoke else calls_of(tree),
-        repeats=2 if args.smoke else REPEATS[backend],
+        repeats=2 if args.smoke else REPEATS[backend()],
     )
     result = {**results.facts(), **measured}
-    out_dir = args.out_dir or results.RESULTS / backend
-    results.write(out_dir / f'{NAME}.json', result)
     show(result)
+    results.write(out_dir / f'{NAME}.json', result)
 
 
 if __name__ == '__main__':

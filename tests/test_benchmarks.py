@@ -34,7 +34,7 @@ from benchmarks import (
     update,
 )
 from benchmarks.gpu import Job
-from benchmarks.gradients import GRADIENTS, factors
+from benchmarks.gradients import GRADIENTS, factors, least_moved
 from benchmarks.jax_arms import lower_step, naive_diffgrad
 from benchmarks.tables import by_turns, table_of, update_table
 from benchmarks.timing import SAMPLES, Running, interleave
@@ -284,7 +284,9 @@ def test_nothing_is_measured_no_times(benchmark, flag, rounds, tmp_path, capsys)
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize('content', [None, '', '{}', '[1]', '{"tree": 1}', '3'])
+@pytest.mark.parametrize(
+    'content', [None, '', '{}', '[1]', '{"tree": 1}', '3', '{"seconds": [1]}']
+)
 def test_what_is_no_result_has_no_table(content, tmp_path):
     path = tmp_path / 'result.json'
     if content is not None:
@@ -368,6 +370,79 @@ def test_a_program_of_three_updates_makes_three_gradients():
     assert loop < barrier < product
 
 
+def test_an_update_moves_parameter_gradient_and_state():
+    moved = {name: least_moved(4, 12, name) for name in ('in memory', *GRADIENTS)}
+    assert moved == {'in memory': 36, 'materialized': 36, 'elementwise': 32}
+
+
+def test_a_copy_is_in_place_and_counts_what_is_read_and_what_is_written(tmp_path):
+    numbers = jax.ShapeDtypeStruct((64,), jnp.float32)
+    text = jax_arms.copy.lower(numbers, jnp.ones(())).as_text()
+    assert text.count('tf.aliasing_output') == 1
+    compare.smoke(['array'], ['float32'], [], ['materialized'], tmp_path)
+    result = json.loads((tmp_path / 'update-array-float32.json').read_text())
+    assert result['copied_bytes'] == 64 * (4 + 4)
+
+
+def test_the_time_of_a_program_is_that_of_each_of_its_repeats(monkeypatch):
+    made = []
+
+    def repeated(step, repeats):
+        made.append(repeats)
+        return step
+
+    monkeypatch.setattr(jax_arms, 'repeated', repeated)
+    optimizer, tree = optax.sgd(0.1), trees.smoke()
+    thin = factors(tree)
+    program = jax_arms.compile_step(
+        optimizer, GRADIENTS['materialized'], tree, thin, 3
+    ).program
+    update = jax_arms.update_arm(program, optimizer, tree, thin, 3)
+    gradient = jax_arms.gradient_arm(tree, thin, 3)
+    assert made[-2:] == [3, 3]
+    assert [update().repeats, gradient().repeats] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ('backend', 'size', 'calls'),
+    [('cpu', 2**10, 1), ('gpu', 2**10, 100), ('gpu', 2**28, 10)],
+)
+def test_a_sample_on_a_gpu_is_of_many_updates(backend, size, calls, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    assert jax_arms.calls_of(trees.array(size)) == calls
+
+
+def test_what_the_benchmarks_do_not_know_is_refused(tmp_path, monkeypatch):
+    out_dir = ['--out-dir', str(tmp_path)]
+    with pytest.raises(UserError, match=r'--tree billion is not for a cpu'):
+        compare.main(['--tree', 'resnet50', 'billion', *out_dir])
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+    for main in (compare.main, throughput.main, update.main):
+        with pytest.raises(UserError, match='not of tpu'):
+            main(out_dir)
+
+
+def test_a_training_step_computes_three_times_what_the_network_does(monkeypatch):
+    work = throughput.Workload(2, 1, 4, 'float32')
+    for name in ('jax_arms', 'torch_arms'):
+        monkeypatch.setattr(throughput, name, lambda *_: {})
+    measured = throughput.measure(
+        throughput.random_images(2), work, rounds=1, say=print
+    )
+    assert measured['flops_per_image'] == 3 * throughput.forward_flops(4)
+
+
+def test_the_published_tables_of_memory_are_those_of_the_arrays():
+    root = pathlib.Path(__file__).parents[1]
+    command = [sys.executable, '-m', 'benchmarks.memory']
+    told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    tables = [part for part in told.stdout.split('\n\n') if part.startswith('| ')]
+    page = (root / 'docs/scale.md').read_text()
+    assert len(tables) == 2
+    for table in tables:
+        assert table.strip() in page
+
+
 def test_missing_package_is_left_out_and_said(monkeypatch):
     # All of it, where there is one, before a part is taken away.
     with contextlib.suppress(ImportError):
@@ -423,12 +498,36 @@ def test_failed_write_leaves_nothing(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['result.json']
 
 
-@pytest.mark.parametrize('out_dir', [None, results.RESULTS, results.RESULTS / 'gpu'])
-def test_smoke_is_kept_out_of_the_results(out_dir):
-    arguments = [] if out_dir is None else ['--out-dir', str(out_dir)]
-    for main in (compare.main, correctness.main, gpu.main, update.main):
-        with pytest.raises(SystemExit, match='--smoke needs an --out-dir'):
-            main(['--smoke', *arguments])
+PROGRAMS = {p.__name__: p.main for p in (compare, correctness, gpu, throughput, update)}
+
+
+@pytest.mark.parametrize('main', PROGRAMS.values(), ids=PROGRAMS)
+def test_smoke_is_kept_out_of_the_results(main, tmp_path):
+    folders = [], ['--out-dir', str(results.RESULTS)], ['--out-dir', str(tmp_path)]
+    (tmp_path / 'costs.json').write_text('{}')
+    for out_dir in folders:
+        with pytest.raises(UserError, match='--smoke needs an'):
+            main(['--smoke', *out_dir])
+    assert [file.name for file in tmp_path.iterdir()] == ['costs.json']
+
+
+@pytest.mark.parametrize('main', PROGRAMS.values(), ids=PROGRAMS)
+def test_what_smoke_left_is_taken_for_no_result(main, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, 'has_gpu', lambda: True)
+    results.folder(tmp_path, 'cpu', smoke=True)
+    with pytest.raises(UserError, match='what --smoke left'):
+        main(['--out-dir', str(tmp_path)])
+
+
+@pytest.mark.parametrize('main', PROGRAMS.values(), ids=PROGRAMS)
+def test_nothing_is_measured_that_could_not_be_written(main, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, 'has_gpu', lambda: True)
+    monkeypatch.setattr(results, 'facts', lambda: pytest.fail('measured'))
+    (tmp_path / 'file').touch()
+    # The last is a folder in which not even root can make a file.
+    for out_dir in (tmp_path / 'file', tmp_path / 'file/inside', '/proc/self'):
+        with pytest.raises(OSError, match=r'file|/proc'):
+            main(['--out-dir', str(out_dir)])
 
 
 def result_table(path):
@@ -442,7 +541,7 @@ def test_smoke_run_leaves_a_result_and_a_second_call_nothing_to_do(tmp_path, cap
         gpu.main(arguments)
     assert finished.value.code == 0, capfd.readouterr()
     path = tmp_path / f'{name}.json'
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, results.SMOKE}
     # Parameter, gradient and three arrays of state at two bytes: nine moves.
     assert '| diffgrad | materialized |' in result_table(path)
     arms = json.loads(path.read_text())['arms']
@@ -456,7 +555,9 @@ def test_smoke_run_leaves_a_result_and_a_second_call_nothing_to_do(tmp_path, cap
     with pytest.raises(SystemExit):
         gpu.main(arguments)
     assert path.stat().st_mtime_ns == written
-    assert 'left: nothing' in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert f'{name}: is there already, {path}' in said
+    assert 'left: nothing' in said
 
 
 def test_the_costs_of_optimizers_leave_their_record(tmp_path, monkeypatch, capsys):
@@ -567,17 +668,17 @@ def test_tests_that_could_not_be_run_leave_no_result(two_tests):
     (two_tests / 'test_two.py').write_text('import no_such_module')
     with pytest.raises(SystemExit, match='no_such_module'):
         correctness.main(['--workers', '1', '--out-dir', str(two_tests / 'out')])
-    assert not (two_tests / 'out').exists()
+    assert not [*(two_tests / 'out').iterdir()]
 
 
 @pytest.fixture
 def scripts(tmp_path, monkeypatch):
     """Modules that jobs run, and where their results go."""
     (tmp_path / 'good.py').write_text(
-        'import sys, pathlib\n'
+        'import json, sys, pathlib\n'
         'path = pathlib.Path(sys.argv[sys.argv.index("--out-dir") + 1])\n'
         'path.mkdir(parents=True, exist_ok=True)\n'
-        '(path / (sys.argv[1] + ".json")).write_text(" ".join(sys.argv))\n'
+        '(path / (sys.argv[1] + ".json")).write_text(json.dumps(sys.argv))\n'
     )
     (tmp_path / 'bad.py').write_text('raise RuntimeError("broken on purpose")\n')
     (tmp_path / 'slow.py').write_text('import time\ntime.sleep(60)\n')
@@ -599,6 +700,13 @@ def test_failed_job_is_told_stops_nothing_and_is_tried_again(scripts, capfd):
     assert '## g' not in said
     mended = [Job('b', ('good', 'b'), 0.0)]
     assert gpu.run_jobs(mended, scripts, minutes=1) == []
+
+
+def test_half_a_result_is_none(scripts):
+    scripts.mkdir()
+    (scripts / 'g.json').write_text('{"seconds": [1')
+    assert gpu.run_jobs([Job('g', ('good', 'g'), 0.0)], scripts, minutes=1) == []
+    assert json.loads((scripts / 'g.json').read_text())[1] == 'g'
 
 
 def test_job_is_stopped_at_the_deadline(scripts, capfd):
@@ -650,7 +758,7 @@ def test_only_jobs_that_read_images_are_told_where_they_are(scripts, tmp_path):
 def test_only_jobs_that_go_on_are_told_how_long(scripts):
     jobs = [Job('a', ('good', 'a'), 0.0), Job('b', ('good', 'b'), 0.0, goes_on=True)]
     gpu.run_jobs(jobs, scripts, minutes=1)
-    told = [gpu.result_path(job, scripts).read_text().split() for job in jobs]
+    told = [json.loads(gpu.result_path(job, scripts).read_text()) for job in jobs]
     assert '--minutes' not in told[0]
     assert 0.5 < float(told[1][told[1].index('--minutes') + 1]) <= 1.0
 
