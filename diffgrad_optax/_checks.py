@@ -83,6 +83,8 @@ def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> No
 
 def check_inner(inner: Any) -> None:
     """Refuses, with a TypeError, what is no transformation to put something around."""
+    if isinstance(inner, optax.MultiSteps):
+        raise TypeError(f'inner must be gradient_transformation() of {inner!r}')
     if not isinstance(inner, optax.GradientTransformation):
         raise TypeError(
             'inner must be an optax transformation such as optax.scale_by_adam(), '

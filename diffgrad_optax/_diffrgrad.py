@@ -72,8 +72,8 @@ def diffrgrad(
       eps: added to the denominator outside the root, >= 0. Traceable.
       eps_root: added to the denominator inside the root, >= 0. Traceable.
       threshold: the :math:`\rho_t` from which on the second moment is used, at
-        least 4, below which :math:`r_t` does not exist. With `b2` below 0.67 it is
-        never reached, because :math:`\rho_\infty < 5`. Traceable.
+        least 4, below which :math:`r_t` does not exist. 5 is never reached
+        with `b2` up to 2/3, where :math:`\rho_\infty \le 5`. Traceable.
       nesterov: as :func:`diffgrad`. Static.
       friction: as :func:`diffgrad`. Static.
       mu_dtype: as :func:`diffgrad`. Static.
@@ -149,9 +149,10 @@ def _rectified(
         def rectification(dtype: np.dtype[Any]) -> tuple[jax.Array, jax.Array]:
             ρ, ρ_inf = _lengths(b2, t, dtype)
             rectifies = ρ >= threshold
-            # Where nothing is rectified the root may not exist.
-            ρ = jnp.where(rectifies, ρ, ρ_inf)
-            r = (ρ - 4) * (ρ - 2) * ρ_inf / ((ρ_inf - 4) * (ρ_inf - 2) * ρ)
+            now = (ρ - 4) * (ρ - 2) * ρ_inf
+            at_last = (ρ_inf - 4) * (ρ_inf - 2) * ρ
+            # Where nothing is rectified, quotient and root may not exist.
+            r = jnp.where(rectifies, now, 1) / jnp.where(rectifies, at_last, 1)
             return rectifies, jnp.sqrt(r)
 
         def rectify(grad: jax.Array, direction: jax.Array, mu: jax.Array) -> jax.Array:

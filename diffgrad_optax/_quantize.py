@@ -116,9 +116,9 @@ def quantize_state(
     `optax.sm3` calls its momentum `nu`, and `optax.contrib.sophia` its Hessian: give
     ``nonnegative=()``. `optax.adafactor` has second moments `v`: give ``('v',)``, but
     not around `optax.adan`, whose is signed.
-    ``optax.tree.get`` and ``optax.tree.set`` find a name in `inner_state` and in
-    `scales`: give them the former, or ``filtering=lambda path, x: x is not None``
-    for what is exact, such as an injected learning rate.
+    What looks a name up finds it in `inner_state` and in `scales`: give the former to
+    `optax.tree.get`, `optax.value_and_grad_from_state`, or for an injected learning
+    rate and what else is exact ``filtering=lambda path, x: x is not None``.
     `optax.tree.map_params` takes no second tree where something is exact.
     :func:`optax.inject_hyperparams` goes inside, or around a function that makes
     all of it. `optax.lookahead` goes around it.
@@ -287,9 +287,10 @@ def decoded(state: QuantizedState) -> optax.OptState:
 
 def _pairs(state: QuantizedState) -> tuple[list[tuple[Any, Any]], Any]:
     """Each leaf of the inner state with its scale, and their tree."""
-    treedef: Any
-    leaves, treedef = jax.tree.flatten(state.inner_state)
-    return list(zip(leaves, treedef.flatten_up_to(state.scales), strict=True)), treedef
+    # By their paths: NNX puts what is an array into a node, and leaves None as it is.
+    scale_at = dict(jax.tree_util.tree_leaves_with_path(state.scales))
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(state.inner_state)
+    return [(leaf, scale_at.get(path)) for path, leaf in leaves], treedef
 
 
 def _unzip(treedef: Any, pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:

@@ -20,6 +20,7 @@ def following_params(
 
     Outside jit, zeros made like an array lie where it lies. Under jit they are
     constants, and with automatic axes a compiler is free to put those on one device.
+    (Zeros like a parameter in a host's memory are in a device's, and follow nothing.)
     """
 
     def init_fn(params: optax.Params) -> optax.OptState:
@@ -32,6 +33,7 @@ def following_params(
                 isinstance(param, jax.core.Tracer)
                 and isinstance(leaf, jax.Array)
                 and leaf.shape == param.shape
+                and jax.typeof(leaf).memory_space == jax.typeof(param).memory_space
                 and jnp.issubdtype(leaf.dtype, jnp.number)
             ):
                 false = lax.convert_element_type(false_at(path), leaf.dtype)

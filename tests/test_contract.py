@@ -24,6 +24,7 @@ from diffgrad_optax import (
     friction_coefficients,
     gradient_dropout,
     mars,
+    quantize_state,
     scale_by_adadiff,
     scale_by_gains,
     with_friction,
@@ -172,6 +173,16 @@ def test_init_needs_only_shapes_and_dtypes(opt):
     structs = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
     chex.assert_trees_all_equal(opt.init(structs), opt.init(params))
     assert avals(jax.eval_shape(opt.init, structs)) == avals(opt.init(params))
+
+
+def test_parameters_in_the_memory_of_a_host_have_their_state_on_the_device(opt):
+    (device,) = jax.devices()
+    there = jax.sharding.SingleDeviceSharding(device, memory_kind='pinned_host')
+    params = jax.device_put(normal(0), there)
+    state = without_keys(jax.jit(opt.init)(params))
+    chex.assert_trees_all_equal(state, without_keys(opt.init(normal(0))))
+    kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state)}
+    assert kinds <= {device.default_memory().kind}
 
 
 def test_masked_leaves_pass_and_the_others_move_as_alone(opt):
@@ -609,9 +620,15 @@ def test_nnx_linen_and_plain_dicts_reach_the_same_parameters(opt):
 
 
 @pytest.mark.parametrize('view', [lambda tree: tree, nnx.as_pure], ids=['own', 'pure'])
-def test_friction_coefficients_read_the_state_of_an_nnx_optimizer(view):
+@pytest.mark.parametrize(
+    'opt',
+    # A number that is a block of its own loses nothing.
+    [diffgrad(0.1), quantize_state(diffgrad(0.1), block_size=1, min_size=4)],
+    ids=['float32', 'kernel in 8 bits'],
+)
+def test_friction_coefficients_read_the_state_of_an_nnx_optimizer(opt, view):
     model = nnx_model(normal(0, shapes=LINEAR))
-    optimizer = nnx.Optimizer(model, diffgrad(0.1), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, opt, wrt=nnx.Param)
     gradient = nnx.grad(lambda model: squared_error(model(INPUTS)))
     first = gradient(model)
     optimizer.update(model, first)

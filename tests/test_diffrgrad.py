@@ -167,6 +167,24 @@ def test_steps_have_a_derivative_before_and_after_the_first_rectified_one():
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-8)
 
 
+def test_steps_have_a_derivative_where_the_average_is_too_short_for_a_quotient():
+    # ρ∞ is 2 for b2 = 1/3, and r is 0/0.
+    grads = [jnp.array([0.7, -0.3 * t]) for t in range(1, 4)]
+
+    def moved(scale):
+        scaled = [scale * grad for grad in grads]
+        return sum(
+            jnp.sum(u) for u in run(diffrgrad(0.1, b2=1 / 3), scaled, jnp.zeros(2))
+        )
+
+    with jax.debug_nans(True):
+        slope = jax.grad(moved)(1.0)
+    h = 1e-6
+    np.testing.assert_allclose(
+        slope, (moved(1 + h) - moved(1 - h)) / (2 * h), rtol=1e-6
+    )
+
+
 @pytest.mark.usefixtures('float32')
 def test_nesterovs_momentum_is_the_same_when_steps_are_no_longer_counted():
     optimizer = diffrgrad(1.0, threshold=1e6, nesterov=True)

@@ -859,6 +859,11 @@ def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(tmp_path):
     ('arguments', 'error', 'message'),
     [
         ({'inner': optax.adam}, TypeError, 'inner must be an optax transformation'),
+        (
+            {'inner': optax.MultiSteps(optax.adam(1e-3), 2)},
+            TypeError,
+            r'inner must be gradient_transformation\(\) of',
+        ),
         ({'block_size': 0}, ValueError, 'block_size must be an integer >= 1, got 0'),
         ({'block_size': 64.0}, TypeError, 'block_size must be an integer .* 64.0'),
         ({'block_size': True}, TypeError, 'block_size must be an integer .* True'),
