@@ -1013,6 +1013,14 @@ def test_without_a_network_the_refusal_says_how_to_go_on(tmp_path):
     refused_fetch('cifar100', tmp_path / 'new')
 
 
+@pytest.mark.parametrize('name', ['cifar10', 'mnist'])
+def test_without_pooch_the_refusal_says_how_to_go_on(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, 'pooch', None)
+    for data_dir in (None, tmp_path, tmp_path / 'new'):
+        with pytest.raises(UserError, match=f'--data-dir {data_dir} .* install pooch'):
+            data.load(name, data_dir)
+
+
 def test_a_directory_with_other_files_is_not_fetched_into(server, tmp_path):
     (tmp_path / 'notes.txt').write_text('mine')
     refusal('cifar10', tmp_path, tmp_path)
@@ -1049,3 +1057,9 @@ def test_a_tilde_is_the_same_place_for_fetching_and_for_reading(
     monkeypatch.chdir(tmp_path)
     publish(server, monkeypatch)
     assert_loaded(data.load('cifar10', Path('~/pictures')), 'cifar10')
+
+
+@pytest.mark.parametrize('name', ['cifar10', 'mnist'])
+def test_the_home_of_nobody_is_refused(name):
+    with pytest.raises(UserError, match='~nobody-of-this-name/data is in nobody'):
+        data.load(name, Path('~nobody-of-this-name/data'))

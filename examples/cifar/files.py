@@ -8,11 +8,13 @@ import gzip
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from examples.common.cli import UserError
+from examples.common.files import expanded
 
 Found = TypeVar('Found')
 
@@ -49,10 +51,8 @@ def fetch_or_find(
       find: looks into a directory.
     """
     if data_dir is None:
-        import pooch  # nothing else needs it: files that are there are read without
-
-        return fetch(Path(pooch.os_cache('diffgrad-optax')))
-    directory = data_dir.expanduser()
+        return fetch(Path(downloader(None).os_cache('diffgrad-optax')))
+    directory = expanded(data_dir)
     try:
         if directory.exists() and not directory.is_dir():
             raise UserError(
@@ -73,10 +73,21 @@ def is_empty(directory: Path) -> bool:
     )
 
 
+def downloader(data_dir: Path | None) -> ModuleType:
+    """pooch, which nothing else needs: files that are there are read without."""
+    try:
+        import pooch
+    except ImportError as error:
+        raise UserError(
+            f'--data-dir {data_dir} holds no data, and none are fetched without pooch: '
+            'name the folder of the data, or pip install pooch'
+        ) from error
+    return pooch
+
+
 def fetch_file(url: str, sha256: str, directory: Path) -> Path:
     """Downloads a file unless it is there; only one with the known hash is kept."""
-    import pooch
-
+    pooch = downloader(directory)
     name = url.rpartition('/')[2]
     try:
         pooch.retrieve(url, f'sha256:{sha256}', name, directory, progressbar=True)

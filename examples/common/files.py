@@ -61,3 +61,17 @@ def check_drawn(path: Path, *drawn: Path) -> None:
                 f'{file} is there without {path.name}, which it would be drawn from: '
                 'choose another place'
             )
+
+
+def expanded(path: Path) -> Path:
+    """`path` with `~` and `~user` for what they stand for.
+
+    Raises:
+      UserError: if there is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is in nobody's home: name a user that there is, or the whole path"
+        ) from error
