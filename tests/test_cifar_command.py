@@ -312,6 +312,11 @@ def test_a_finished_run_is_reported_and_not_repeated(finished, monkeypatch):
         ({'batch_size': 129}, '129 is larger than the 128 training images'),
         ({'batch_size': 0}, '--batch-size 0 must be at least 1'),
         ({'epochs': 0}, '--epochs 0 must be at least 1'),
+        ({'epochs': 2**31}, '--epochs 2147483648 must be at most 2147483647'),
+        (
+            {'epochs': 2**30},
+            '--epochs 1073741824 of 2 steps must be at most 1073741823',
+        ),
         ({'seed': 2**32}, '--seed 4294967296 must be in'),
         ({'limit_train': 2000}, '2000 is more than the 1437 images'),
     ],

@@ -332,6 +332,7 @@ def test_seeds_tell_random_optimizers_apart_and_share_the_others():
         ('sgd+momentum=1', 'momentum 1.0 must be from 0 to less than 1'),
         ('sgd+gains=1', 'gains 1.0 must be from 0 to less than 1'),
         ('adam+lookahead=0', 'lookahead 0 must be at least 1'),
+        ('adam+lookahead=2147483648', 'lookahead 2147483648 must be .*2147483647'),
         (
             'adam+lookahead=2.5',
             "must be a whole number, such as lookahead=5, not '2.5'",
@@ -365,6 +366,16 @@ def test_flags_that_contradict_the_name_are_refused(name, arguments, said):
 def test_wrong_learning_rates_are_refused(rate):
     with pytest.raises(UserError, match=f'--learning-rate {rate} must be finite'):
         make('adam', learning_rate=rate)
+
+
+@pytest.mark.parametrize('schedule', [*SCHEDULES, 'plateau'])
+def test_a_run_has_at_most_the_steps_that_an_int32_counts(schedule, float32):
+    make = functools.partial(
+        make_optimizer, compose('adam'), learning_rate=0.1, schedule=schedule, seed=0
+    )
+    steps(make(length=Length(2**31 - 1, 1)), 1)
+    with pytest.raises(UserError, match=r'--epochs 537 of 4000000 .* at most 536'):
+        make(length=Length(537, 4_000_000))
 
 
 def test_bases_have_learning_rates_of_their_own():

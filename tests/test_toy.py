@@ -65,7 +65,9 @@ def test_the_command_writes_every_position_and_a_picture(tmp_path, capsys):
     assert '| diffgrad |' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('flag', ['--steps=0', '--learning-rate=nan'])
+@pytest.mark.parametrize(
+    'flag', ['--steps=0', '--steps=99999999999', '--learning-rate=nan']
+)
 def test_settings_without_sense_are_refused(flag, tmp_path):
     with pytest.raises(UserError, match=flag.split('=')[0]):
         run.main([flag, '--out-dir', str(tmp_path)])

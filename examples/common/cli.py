@@ -10,6 +10,8 @@ from typing import Any, NoReturn, TypeVar
 
 Settings = TypeVar('Settings')
 
+MOST = 2**31 - 1  # the largest number that devices count with, in int32
+
 
 class UserError(Exception):
     """Wrong input: one line that says what is wrong and what to do about it."""
@@ -77,12 +79,16 @@ def _without_none(hint: Any) -> Any:
 
 
 def at_least(settings: Any, **least: int) -> None:
-    """Refuses the first number that is below its least; None is not."""
+    """Refuses the first that is below its least, or whole and above MOST.
+
+    None is not.
+    """
     for name, number in least.items():
-        value = getattr(settings, name)
+        value, flag = getattr(settings, name), name.replace('_', '-')
         if value is not None and not value >= number:
-            flag = name.replace('_', '-')
             raise UserError(f'--{flag} {value} must be at least {number}')
+        if isinstance(value, int) and value > MOST:
+            raise UserError(f'--{flag} {value} must be at most {MOST}')
 
 
 def run(main: Callable[[], None]) -> None:

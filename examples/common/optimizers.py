@@ -19,7 +19,7 @@ import optax
 
 from diffgrad_optax import quantize_state, with_friction
 from diffgrad_optax.friction import __all__ as frictions
-from examples.common.cli import UserError
+from examples.common.cli import MOST, UserError
 from examples.common.observe import observed
 from examples.common.parts import (
     AFTER,
@@ -188,13 +188,19 @@ def make_optimizer(
       seed: of what is random in it.
 
     Raises:
-      UserError: if the learning rate is out of its range.
+      UserError: if the learning rate is out of its range, or the run has more steps
+        than are counted.
     """
     if learning_rate is None:
         learning_rate = BASES[composition.base].learning_rate
     if not 0 <= learning_rate < math.inf:
         raise UserError(
             f'--learning-rate {learning_rate} must be finite and not negative'
+        )
+    if length.epochs * length.steps > MOST:
+        raise UserError(
+            f'--epochs {length.epochs} of {length.steps} steps must be at most '
+            f'{MOST // length.steps}'
         )
     if RANDOM.isdisjoint(dict(composition.modifiers)):
         seed = 0  # one optimizer, and one compilation, for all seeds

@@ -17,7 +17,7 @@ from diffgrad_optax import (
     scale_by_gains,
     swats,
 )
-from examples.common.cli import UserError
+from examples.common.cli import MOST, UserError
 
 Chainable = optax.GradientTransformation
 
@@ -91,7 +91,7 @@ class Allowed(NamedTuple):
 NOT_NEGATIVE = Allowed('finite and not negative', lambda x: 0 <= x < math.inf)
 BELOW_ONE = Allowed('from 0 to less than 1', lambda x: 0 <= x < 1)
 PROBABILITY = Allowed('from 0 to 1', lambda x: 0 <= x <= 1)
-POSITIVE = Allowed('at least 1', lambda x: x >= 1)
+POSITIVE = Allowed(f'at least 1 and at most {MOST}', lambda x: 1 <= x <= MOST)
 
 
 FACTORS = Allowed(
