@@ -523,10 +523,19 @@ def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(
     assert (tmp_path / 'curves.png').exists()
 
 
-def test_an_unknown_optimizer_stops_a_comparison_before_it_starts(tmp_path):
-    comparison = compare.Comparison(
-        optimizers=('adam', 'adamm'), out_dir=tmp_path / 'runs'
-    )
-    with pytest.raises(UserError, match="'adamm' is unknown"):
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'optimizers': ('adam', 'adamm')}, "'adamm' is unknown"),
+        ({'optimizers': ('adam', 'adam+frozen=1,2,3')}, 'frozen has 3 numbers for'),
+        ({'seeds': (0, 1, -1)}, '--seed -1 must be in 0'),
+    ],
+)
+def test_a_run_that_is_refused_stops_a_comparison_before_it_starts(
+    tmp_path, changes, said
+):
+    settings = {'model': 'mlp', 'width': 4, 'optimizers': ('adam',), 'seeds': (0,)}
+    comparison = compare.Comparison(**settings | changes, out_dir=tmp_path / 'runs')
+    with pytest.raises(UserError, match=said):
         compare.compare(comparison)
     assert not (tmp_path / 'runs').exists()

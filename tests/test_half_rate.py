@@ -155,7 +155,7 @@ def test_one_frozen_number_is_for_all_arrays_and_half_is_that_of_one_half():
 
 def test_frozen_numbers_that_do_not_fit_the_arrays_are_refused():
     with pytest.raises(UserError, match='3 numbers for 2 arrays'):
-        trajectory(make('adam+frozen=1,2,3'))
+        make('adam+frozen=1,2,3').init({'w': jnp.ones(2), 'b': jnp.ones(1)})
 
 
 @pytest.mark.parametrize('name', ['diffgrad', 'sgd', 'adam+l2=0'])

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.cifar.config import Config, Settings
-from examples.cifar.train import Result, train
+from examples.cifar.train import Result, prepare, train
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.curves import draw_curves
 from examples.common.files import check_replaceable, write_atomically
 from examples.common.finite import DivergedError
-from examples.common.optimizers import compose
 from examples.common.tables import fewer, spread
 
 
@@ -52,39 +51,39 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
         field.name: getattr(comparison, field.name)
         for field in dataclasses.fields(Settings)
     }
-    for optimizer in comparison.optimizers:
-        compose(
-            optimizer,
-            weight_decay=comparison.weight_decay,
-            friction=comparison.friction,
-        )
     default = Path('runs') / f'compare-{comparison.dataset}-{comparison.model}'
     out_dir = comparison.out_dir or default
     check_replaceable(
         out_dir / 'results.json', set, {'comparison', 'runs'}, 'table.md', 'curves.png'
     )
+    configs = [
+        Config(
+            **settings | {'out_dir': out_dir / f'{name}-seed{seed}'},
+            optimizer=name,
+            seed=seed,
+        )
+        for name in comparison.optimizers
+        for seed in comparison.seeds
+    ]
+    for config in configs:
+        prepare(config)  # one that is refused stops the comparison before the first
     results: dict[str, dict[int, Result]] = {n: {} for n in comparison.optimizers}
-    for name, of_name in results.items():
-        for seed in comparison.seeds:
-            config = Config(
-                **settings | {'out_dir': out_dir / f'{name}-seed{seed}'},
-                optimizer=name,
-                seed=seed,
-            )
-            try:
-                result = train(config, say=lambda line: None)
-            except DivergedError as error:
-                print(f'{name:10s} seed {seed}  is left out: {error}', flush=True)
-                continue
-            of_name[seed] = result
-            seconds = sum(line['seconds'] for line in result.metrics)
-            print(
-                f'{name:10s} seed {seed}  {len(result.metrics)} epochs in '
-                f'{seconds:.0f} s{"" if result.trained else " (trained before)"}  '
-                f'test accuracy {result.correct / result.count:.2%} '
-                f'({result.correct} of {result.count})',
-                flush=True,
-            )
+    for config in configs:
+        name, seed = config.optimizer, config.seed
+        try:
+            result = train(config, say=lambda line: None)
+        except DivergedError as error:
+            print(f'{name:10s} seed {seed}  is left out: {error}', flush=True)
+            continue
+        results[name][seed] = result
+        seconds = sum(line['seconds'] for line in result.metrics)
+        print(
+            f'{name:10s} seed {seed}  {len(result.metrics)} epochs in '
+            f'{seconds:.0f} s{"" if result.trained else " (trained before)"}  '
+            f'test accuracy {result.correct / result.count:.2%} '
+            f'({result.correct} of {result.count})',
+            flush=True,
+        )
     results = {name: of_name for name, of_name in results.items() if of_name}
     if not results:
         raise UserError('every run has diverged: try a smaller --learning-rate')

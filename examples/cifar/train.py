@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from examples.cifar.config import Config, check_numbers, default_out_dir
 from examples.cifar.data import Dataset, Split
 from examples.cifar.device_data import data_parallel_mesh, put_data
 from examples.cifar.epochs import Trainer
-from examples.cifar.training import TrainState, init_state
+from examples.cifar.training import Task, TrainState, init_state
 from examples.common import cli
 from examples.common.cli import UserError
 from examples.common.curves import draw_curves
@@ -43,6 +43,16 @@ class Result:
     out_dir: Path
 
 
+class Prepared(NamedTuple):
+    """A run before its first step."""
+
+    data: Dataset
+    mesh: jax.sharding.Mesh
+    steps: int  # in an epoch
+    task: Task
+    state: TrainState
+
+
 def train(
     config: Config,
     say: Callable[[str], None] = print,
@@ -62,39 +72,12 @@ def train(
     """
     if not leads():
         say = silent
-    check_numbers(config)
-    composition = compose(
-        config.optimizer, weight_decay=config.weight_decay, friction=config.friction
-    )
-    data = limited(loaded(config), config)
-    mesh = data_parallel_mesh()
-    check_batch(config, len(data.train.labels), mesh.size)
-    steps = len(data.train.labels) // config.batch_size
-    optimizer = make_optimizer(
-        composition,
-        learning_rate=config.learning_rate,
-        schedule=config.schedule,
-        length=Length(config.epochs, steps),
-        seed=config.seed,
-    )
-    task, state = init_state(
-        config.model,
-        data=data,
-        width=config.width,
-        activation=config.activation,
-        dtype=jnp.dtype(config.precision),
-        optimizer=optimizer,
-        lookahead=composition.lookahead,
-        seed=config.seed,
-        mesh=mesh,
-    )
-    task = task._replace(skip_non_finite=config.non_finite == 'skip')
+    data, mesh, steps, task, initial = prepare(config)
     out_dir = default_out_dir(config) if config.out_dir is None else config.out_dir
     settings = config.settings() | {'data_checksum': checksum(data)}
     with RunDirectory(
         out_dir, settings=settings, facts=facts(mesh), resume=config.resume
     ) as run:
-        initial = state
         state, metrics = run.restore(initial)
         plateau = None
         if config.schedule == 'plateau':
@@ -139,6 +122,42 @@ def train(
         metrics=metrics,
         out_dir=out_dir,
     )
+
+
+def prepare(config: Config) -> Prepared:
+    """Makes everything but files.
+
+    Raises:
+      UserError: if something about `config` is wrong.
+    """
+    check_numbers(config)
+    composition = compose(
+        config.optimizer, weight_decay=config.weight_decay, friction=config.friction
+    )
+    data = limited(loaded(config), config)
+    mesh = data_parallel_mesh()
+    check_batch(config, len(data.train.labels), mesh.size)
+    steps = len(data.train.labels) // config.batch_size
+    optimizer = make_optimizer(
+        composition,
+        learning_rate=config.learning_rate,
+        schedule=config.schedule,
+        length=Length(config.epochs, steps),
+        seed=config.seed,
+    )
+    task, state = init_state(
+        config.model,
+        data=data,
+        width=config.width,
+        activation=config.activation,
+        dtype=jnp.dtype(config.precision),
+        optimizer=optimizer,
+        lookahead=composition.lookahead,
+        seed=config.seed,
+        mesh=mesh,
+    )
+    task = task._replace(skip_non_finite=config.non_finite == 'skip')
+    return Prepared(data, mesh, steps, task, state)
 
 
 def loaded(config: Config) -> Dataset:

@@ -125,19 +125,22 @@ def frozen(value: str, key: int) -> Chainable:
     """Constant friction: a factor for all arrays, or one for each in their order."""
     given = factors(value)
 
-    def scale(updates: Any, params: Any = None) -> Any:
-        leaves, tree = jax.tree.flatten(updates)
-        if len(given) not in (1, len(leaves)):
+    def init(params: Any) -> optax.EmptyState:
+        count = len(jax.tree.leaves(params))
+        if len(given) not in (1, count):
             raise UserError(
-                f'frozen has {len(given)} numbers for {len(leaves)} arrays: give one, '
-                'or one for each'
+                f'frozen has {len(given)} numbers for {count} arrays: give one, or one '
+                'for each'
             )
-        of_each = given if len(given) > 1 else given * len(leaves)
-        return tree.unflatten(
-            factor * leaf for factor, leaf in zip(of_each, leaves, strict=True)
-        )
+        return optax.EmptyState()
 
-    return optax.stateless(scale)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        leaves, tree = jax.tree.flatten(updates)
+        of_each = given if len(given) > 1 else given * len(leaves)
+        scaled = (factor * leaf for factor, leaf in zip(of_each, leaves, strict=True))
+        return tree.unflatten(scaled), state
+
+    return optax.GradientTransformation(init, update)
 
 
 # Each group in the order in which it acts on a gradient.
