@@ -467,6 +467,29 @@ def test_a_comparison_trains_each_optimizer_with_each_seed(tmp_path, capsys):
     assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
 
 
+@pytest.mark.parametrize(
+    'changes', [{'optimizers': ('diffgrad',)}, {'seeds': (1,)}, {'epochs': 2}]
+)
+def test_a_comparison_is_replaced_only_by_one_that_has_all_its_runs(tmp_path, changes):
+    first = compare.Comparison(
+        model='mlp',
+        width=4,
+        epochs=1,
+        out_dir=tmp_path,
+        optimizers=('adam',),
+        seeds=(0,),
+    )
+    compare.compare(first)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r'results.json is there .*another --out-dir'):
+        compare.compare(dataclasses.replace(first, **changes))
+    assert contents(tmp_path) == before
+    more = {'optimizers': ('diffgrad', 'adam'), 'seeds': (1, 0)}
+    results = compare.compare(dataclasses.replace(first, **more))
+    assert [run.trained for run in results['adam'].values()] == [1, 0]
+    assert (tmp_path / 'table.md').read_text().count('\n| ') == 2
+
+
 def test_an_optimizer_that_diverges_is_left_out_of_a_comparison(
     tmp_path, monkeypatch, capsys
 ):
@@ -485,7 +508,11 @@ def test_an_optimizer_that_diverges_is_left_out_of_a_comparison(
     assert list(compare.compare(of_both)) == ['adam']
     assert 'sgdm       seed 0  is left out: the loss is nan' in capsys.readouterr().out
     with pytest.raises(UserError, match='every run has diverged'):
-        compare.compare(dataclasses.replace(of_both, optimizers=('sgdm',)))
+        compare.compare(
+            dataclasses.replace(
+                of_both, optimizers=('sgdm',), out_dir=tmp_path / 'alone'
+            )
+        )
 
 
 def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(

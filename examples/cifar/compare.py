@@ -9,8 +9,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from examples.cifar.config import Config, Settings
+from examples.cifar.config import OF_ONE_CALL, Config, Settings
 from examples.cifar.train import Result, prepare, train
 from examples.common import cli
 from examples.common.cli import UserError, option
@@ -34,7 +35,8 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
     """Trains every optimizer with every seed; what is trained already is not again.
 
     Prints a line a run and a table, and writes the table, every single result and
-    a picture of the curves into the comparison's folder.
+    a picture of the curves into the comparison's folder, where another comparison's are
+    only replaced if this one has all its runs.
 
     Returns:
       For each optimizer the results by seed, without the runs that diverged.
@@ -54,7 +56,10 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
     default = Path('runs') / f'compare-{comparison.dataset}-{comparison.model}'
     out_dir = comparison.out_dir or default
     check_replaceable(
-        out_dir / 'results.json', set, {'comparison', 'runs'}, 'table.md', 'curves.png'
+        out_dir / 'results.json',
+        lambda record: covers(comparison, record['comparison']),
+        True,
+        *('table.md', 'curves.png'),
     )
     configs = [
         Config(
@@ -103,6 +108,22 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
         f'{len(comparison.seeds)} seeds: mean and standard deviation',
     )
     return results
+
+
+def covers(comparison: Comparison, before: dict[str, Any]) -> bool:
+    """Whether `comparison` has every optimizer and seed of `before`, at its settings.
+
+    Args:
+      comparison: the one to come.
+      before: what `as_json` wrote of another.
+    """
+    now = dataclasses.asdict(comparison)
+    several = ('optimizers', 'seeds')
+    return all(set(before[name]) <= set(now[name]) for name in several) and all(
+        before[name] == now[name]
+        for name in now
+        if name not in (*several, *OF_ONE_CALL)
+    )
 
 
 def table(results: dict[str, dict[int, Result]], seeds: int) -> str:
