@@ -60,6 +60,26 @@ def test_a_piece_is_there_whole_or_not_at_all(tmp_path):
     assert of.get('a', lambda: {'x': np.ones(1)}).keys() == {'x'}
 
 
+@pytest.mark.parametrize('part', [0.0, 0.5, 0.99])
+def test_a_piece_that_is_cut_off_is_computed_again(part, tmp_path):
+    of = Pieces(tmp_path / 'pieces', OF)
+    of.get('a', lambda: {'x': np.zeros(1000)})
+    path = tmp_path / 'pieces' / 'a.npz'
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    assert of.get('a', lambda: {'x': np.ones(1)})['x'] == 1
+    assert of.get('a', pytest.fail)['x'] == 1
+
+
+def test_a_piece_of_which_a_bit_has_flipped_is_computed_again(tmp_path):
+    of = Pieces(tmp_path / 'pieces', OF)
+    of.get('a', lambda: {'x': np.zeros(1000)})
+    path = tmp_path / 'pieces' / 'a.npz'
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert of.get('a', lambda: {'x': np.ones(1)})['x'] == 1
+
+
 def test_another_folder_is_refused_and_kept(tmp_path):
     folder = tmp_path / 'pieces'
     folder.mkdir()

@@ -1,5 +1,6 @@
 """Pieces of a computation of minutes, kept for the call after an interrupted one."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -52,18 +53,24 @@ class Pieces:
     def get(
         self, name: str, compute: Callable[[], Mapping[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """The piece of this name, computed where it is not there yet."""
+        """The piece of this name, computed where it is not there whole."""
         path = self.folder / f'{name}.npz'
-        if not path.exists():
-            part = path.with_name(path.name + '.part')
-            with part.open('wb') as file:
-                np.savez(file, **compute())
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        with contextlib.suppress(Exception):  # a damaged file raises nearly anything
+            return read(path)
+        part = path.with_name(path.name + '.part')
+        with part.open('wb') as file:
+            np.savez(file, **compute())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        return read(path)
 
     def clear(self) -> None:
         """Deletes them, when the result is written."""
         shutil.rmtree(self.folder)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    # np.load leaves open what it has opened and finds damaged.
+    with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
