@@ -65,6 +65,16 @@ def test_the_command_writes_every_position_and_a_picture(tmp_path, capsys):
     assert '| diffgrad |' in capsys.readouterr().out
 
 
+def test_positions_that_are_no_numbers_are_null_in_json(tmp_path):
+    arguments = ['--steps', '2', '--optimizers', 'adam', '--learning-rate', '1e300']
+    for _ in range(2):  # the second over what the first has written
+        run.main([*arguments, '--out-dir', str(tmp_path)])
+    text = (tmp_path / 'paths.json').read_text()
+    record = json.loads(text, parse_constant=pytest.fail)
+    start, *rest = record['positions']['F2']['adam']
+    assert start == -1.0 and None in rest
+
+
 @pytest.mark.parametrize(
     'flag', ['--steps=0', '--steps=99999999999', '--learning-rate=nan']
 )

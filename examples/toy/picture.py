@@ -31,7 +31,8 @@ def draw_paths(path: Path, paths: dict[str, dict[str, np.ndarray]]) -> None:
         for (name, path_of), height, color in zip(
             of.items(), heights, colors, strict=False
         ):
-            loss = np.asarray(function.value(path_of))
+            with np.errstate(over='ignore', invalid='ignore'):  # where it has diverged
+                loss = np.asarray(function.value(path_of))
             steps = np.arange(len(path_of))
             style = {'label': name, 'linewidth': 1.2, 'color': color}
             losses.plot(steps, loss, **style)

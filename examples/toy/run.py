@@ -97,6 +97,11 @@ def compare(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
+def in_json(path: np.ndarray) -> list[float | None]:
+    """The positions, null from where they are no finite numbers."""
+    return [x if np.isfinite(x) else None for x in path.tolist()]
+
+
 def table(paths: dict[str, dict[str, np.ndarray]]) -> str:
     """Where every optimizer ends, as a table in Markdown."""
     rows = [
@@ -128,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = compare(settings)
     print(table(paths))
     numbers = {
-        title: {name: path.tolist() for name, path in of.items()}
+        title: {name: in_json(path) for name, path in of.items()}
         for title, of in paths.items()
     }
     record = {
