@@ -58,6 +58,13 @@ def test_noise_is_the_noisy_functions_alone_and_even_about_the_gradient(function
     assert (above == true).all() == (function.noise == 0)
 
 
+def test_the_quadratic_is_the_one_that_is_told():
+    point, normal = jnp.array([2.0, 3.0]), jnp.array([1.0, -1.0])
+    function = FUNCTIONS['quadratic']
+    assert function.value(point) == 0.5 * 2**2 + 20 / 2 * 3**2
+    assert function.grad(point, normal).tolist() == [2 - 0.5, 20 * (3 + 0.5)]
+
+
 def test_every_optimizer_of_the_package_is_compared():
     # These are parts of others that are.
     parts = {'scale_by_diffgrad', 'scale_by_adadiff', 'correct_by_difference'}
@@ -139,6 +146,21 @@ def test_the_committed_search_is_the_one_that_is_declared():
     for of in RECORD['functions'].values():
         assert list(of) == list(OPTIMIZERS)
         assert of['adam-half']['rate'] == of['diffgrad']['rate']
+
+
+@pytest.mark.parametrize('name', ['adam-half', 'adam+lr_dropout'])
+def test_the_committed_numbers_are_those_of_the_search(name):
+    committed, count = RECORD['functions']['quadratic'][name], RECORD['starts']
+    runs = search.run(
+        FUNCTIONS['quadratic'], OPTIMIZERS[name], count, 1, RECORD['steps']
+    )
+    np.testing.assert_allclose(
+        np.median(runs.final[:, :count], axis=1), committed['search'], rtol=1e-3
+    )
+    place = RATES.index(committed['rate'])
+    np.testing.assert_allclose(
+        runs.final[place, count:], committed['held_out'], rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
