@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.cifar.config import OF_ONE_CALL, Config, Settings
+from examples.cifar.config import OF_ONE_CALL, Config, Settings, check_numbers
 from examples.cifar.train import Result, prepare, train
 from examples.common import cli
 from examples.common.cli import UserError, option
@@ -70,8 +70,11 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
         for name in comparison.optimizers
         for seed in comparison.seeds
     ]
+    # One that is refused stops the comparison before the first is trained.
     for config in configs:
-        prepare(config)  # one that is refused stops the comparison before the first
+        check_numbers(config)
+    for config in configs[:: len(comparison.seeds)]:
+        prepare(config)
     results: dict[str, dict[int, Result]] = {n: {} for n in comparison.optimizers}
     for config in configs:
         name, seed = config.optimizer, config.seed
