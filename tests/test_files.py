@@ -1,7 +1,11 @@
 """No program of ours writes over what it has not made itself."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +13,15 @@ import pytest
 from examples.cifar import compare
 from examples.common import cli
 from examples.common.cli import UserError
-from examples.common.files import check_replaceable
+from examples.common.files import check_replaceable, expanded
+from examples.half_rate import run as half_rate
 from examples.landscapes import run as landscapes
+from examples.lm import compare as lm
 from examples.regret import run as regret
 from examples.study import run as study
+from examples.study.experiments import GROUPS
 from examples.tables import render
+from examples.tables import run as tables
 from examples.toy import run as toy
 
 PUBLISHED = Path(__file__).parents[1] / 'docs/results'
@@ -24,6 +32,7 @@ LANDSCAPES = (
 )
 REGRET = ('--rounds', '30', '--problems', 'adam-periodic')
 DIGITS = ('--dataset', 'digits', '--model', 'mlp', '--epochs', '1', '--seeds', '0')
+SMOKE = ('--smoke', '--minutes', '0')
 PROGRAMS = {
     'paths.json': (toy.main, TOY),
     'paths.png': (toy.main, TOY),
@@ -33,6 +42,9 @@ PROGRAMS = {
     'regret.md': (regret.main, REGRET),
     'results.json': (compare.main, DIGITS),
     'table.md': (compare.main, DIGITS),
+    **dict.fromkeys((lm.DONE, *lm.SHOWN), (lm.main, SMOKE)),
+    **dict.fromkeys((half_rate.DONE, *half_rate.SHOWN), (half_rate.main, SMOKE)),
+    'tables-digits.json': (tables.main, SMOKE),
 }
 
 
@@ -68,12 +80,49 @@ def test_results_of_other_settings_are_not_written_over(
     assert json.loads((tmp_path / name).read_text()) == first
 
 
-def test_a_study_does_not_draw_over_a_file_of_another(tmp_path):
-    (tmp_path / 'mine.md').write_text('mine')
-    results = str(tmp_path / 'mine.jsonl')
-    with pytest.raises(UserError, match=r'mine\.md is there without mine\.jsonl'):
-        study.main(['--results', results, '--runs-dir', str(tmp_path / 'runs')])
-    assert (tmp_path / 'mine.md').read_text() == 'mine'
+@pytest.mark.parametrize('name', ['lm-lstm', 'lm-transformer', 'half_rate-mlp'])
+def test_runs_of_others_are_noticed_before_anything_is_trained(name, tmp_path):
+    (tmp_path / f'{name}.jsonl').write_text('mine')
+    with pytest.raises(UserError, match=f'{name}.jsonl ends with what is no result'):
+        (lm if name.startswith('lm') else half_rate).main(
+            [*SMOKE, '--out-dir', str(tmp_path)]
+        )
+    assert [path.name for path in tmp_path.iterdir()] == [f'{name}.jsonl']
+
+
+@pytest.mark.parametrize(
+    ('main', 'name'),
+    [(lm.main, 'lm'), (half_rate.main, 'half_rate')],
+    ids=['lm', 'half_rate'],
+)
+@pytest.mark.parametrize('done', [True, False], ids=['done', 'under way'])
+def test_results_of_another_scale_are_not_written_over(main, name, done, tmp_path):
+    for path in PUBLISHED.glob(f'{name}*'):
+        if done or path.suffix != '.json':
+            shutil.copy(path, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=f'{name}.json is' if done else f'{name}.md is'):
+        main([*SMOKE, '--out-dir', str(tmp_path)])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize('name', ['mine.md', *(f'mine-{of}.png' for of in GROUPS)])
+@pytest.mark.parametrize('others', [None, 'study-cifar10-small.jsonl'])
+def test_a_study_does_not_draw_over_a_file_of_another(name, others, tmp_path):
+    results = tmp_path / 'mine.jsonl'
+    if others is not None:
+        shutil.copy(PUBLISHED / others, results)
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(UserError, match=f'{name} is there without'):
+        study.main(['--results', str(results), '--runs-dir', str(tmp_path / 'runs')])
+    assert (tmp_path / name).read_text() == 'mine'
+
+
+@pytest.mark.parametrize('results', ['.', '/'])
+def test_a_folder_is_no_file_of_results(results, capsys):
+    with pytest.raises(SystemExit):
+        cli.run(lambda: study.main(['--results', results]))
+    assert capsys.readouterr().err == f'error: {results}: Is a directory\n'
 
 
 @pytest.mark.parametrize('others', [None, 'study-cifar10-small.jsonl'])
@@ -115,6 +164,41 @@ def test_a_file_in_the_way_of_a_folder_ends_with_one_line(below, tmp_path, capsy
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith(f'error: {file}') and error.count('\n') == 1
+
+
+def test_a_full_disk_that_names_no_file_ends_with_one_line(capsys):
+    def write():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(write)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == 'error: No space left on device\n'
+
+
+def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path):
+    program = (
+        'from pathlib import Path\n'
+        'from examples.common.files import write_atomically\n'
+        'assert open(0).encoding != "utf-8"\n'
+        'write_atomically(Path("table.md"), "1 \\xb1 1")\n'
+    )
+    ascii_only = {'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'}
+    root = str(Path(__file__).parents[1])
+    subprocess.run(
+        [sys.executable, '-c', program],
+        env=os.environ | ascii_only | {'PYTHONPATH': root},
+        cwd=tmp_path,
+        check=True,
+    )
+    assert (tmp_path / 'table.md').read_bytes() == '1 ± 1'.encode()
+
+
+def test_a_path_begins_at_a_home_directory_that_there_is(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/mine')
+    assert expanded(Path('~/texts')) == Path('/home/mine/texts')
+    with pytest.raises(UserError, match=r'^~nosuchuser/x begins with no home'):
+        expanded(Path('~nosuchuser/x'))
 
 
 @pytest.mark.parametrize('minutes', ['-1', 'nan'])

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -273,18 +274,46 @@ def test_what_has_its_line_is_not_run_again(faked, monkeypatch):
     assert (faked / 'half_rate-mlp.jsonl').read_bytes() == before
 
 
-def test_without_time_nothing_is_run_and_it_is_not_called_done(monkeypatch, tmp_path):
+def test_without_time_nothing_is_run_or_shown(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(experiment, 'train_cifar', None)
     run.main(['--smoke', '--minutes', '0', '--out-dir', str(tmp_path)])
-    assert not (tmp_path / 'half_rate.json').exists()
-    assert '| diffgrad | – | – | – | – |' in (tmp_path / 'half_rate.md').read_text()
+    assert 'nothing to show' in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ['runs']
 
 
-def test_what_is_missing_again_is_not_called_done(monkeypatch, tmp_path):
-    done = tmp_path / 'half_rate.json'
-    done.write_text('{}')
-    run.main(['--smoke', '--minutes', '0', '--out-dir', str(tmp_path)])
-    assert not done.exists()
+def test_what_is_missing_again_is_shown_and_not_called_done(
+    faked, monkeypatch, tmp_path
+):
+    out_dir = shutil.copytree(faked, tmp_path / 'half_rate')
+    lines = (out_dir / 'half_rate-mlp.jsonl').read_text().splitlines(keepends=True)
+    (out_dir / 'half_rate-mlp.jsonl').write_text(''.join(lines[1:]))
+    monkeypatch.setattr(experiment, 'train_cifar', None)
+    run.main(['--smoke', '--minutes', '0', '--out-dir', str(out_dir)])
+    assert not (out_dir / 'half_rate.json').exists()
+    assert ' (1) |' in (out_dir / 'half_rate.md').read_text()
+
+
+@pytest.mark.parametrize('scale', ['embedded', 'paper'])
+def test_data_that_are_missing_are_asked_for_before_anything_is_trained(
+    scale, monkeypatch, tmp_path
+):
+    for name in ('train_cifar', 'train_lm'):
+        monkeypatch.setattr(experiment, name, None)
+    wrong = tmp_path / 'wrong'
+    wrong.touch()
+    with pytest.raises(UserError, match=f'--data-dir {wrong} is not a directory'):
+        run.main([f'--scale={scale}', f'--data-dir={wrong}', f'--out-dir={tmp_path}'])
+    assert [path.name for path in tmp_path.iterdir()] == ['wrong']
+
+
+def test_data_of_finished_runs_are_not_asked_for(monkeypatch, tmp_path):
+    for path in RESULTS.glob('half_rate*'):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(experiment, 'train_cifar', None)
+    run.main(['--data-dir=nowhere/at/all', f'--out-dir={tmp_path}'])
+    assert (tmp_path / 'half_rate.md').read_bytes() == (
+        RESULTS / 'half_rate.md'
+    ).read_bytes()
 
 
 def test_the_papers_scale_needs_its_images(tmp_path):

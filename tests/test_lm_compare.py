@@ -1,6 +1,7 @@
 """examples: six optimizers on language models, and the page that they make."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,11 +69,23 @@ def test_what_has_its_line_is_not_run_again(faked, monkeypatch):
     assert (faked / 'lm-lstm.jsonl').read_bytes() == before
 
 
-def test_without_time_nothing_is_run_and_it_is_not_called_done(monkeypatch, tmp_path):
+def test_without_time_nothing_is_run_or_shown(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(compare, 'train', never)
     compare.main(['--smoke', '--minutes', '0', '--out-dir', str(tmp_path)])
-    assert not (tmp_path / 'lm.json').exists()
-    assert '| adadiff | – | – | – |' in (tmp_path / 'lm.md').read_text()
+    assert 'nothing to show' in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ['runs']
+
+
+def test_what_is_missing_again_is_shown_and_not_called_done(
+    faked, monkeypatch, tmp_path
+):
+    out_dir = shutil.copytree(faked, tmp_path / 'lm')
+    lines = (out_dir / 'lm-lstm.jsonl').read_text().splitlines(keepends=True)
+    (out_dir / 'lm-lstm.jsonl').write_text(''.join(lines[1:]))
+    monkeypatch.setattr(compare, 'train', never)
+    compare.main(['--minutes', '0', '--out-dir', str(out_dir)])
+    assert not (out_dir / 'lm.json').exists()
+    assert ' (2) |' in (out_dir / 'lm.md').read_text()
 
 
 @pytest.mark.parametrize('scale', plans.SCALES)

@@ -1,5 +1,6 @@
 """examples/lm: the text, and where each step's windows start."""
 
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import numpy as np
@@ -76,6 +77,11 @@ def test_what_is_no_text_is_refused_in_a_line(tmp_path, parts, kind, said):
     with pytest.raises(UserError, match=said) as refusal:
         data.load(tmp_path, kind)
     assert '\n' not in str(refusal.value)
+
+
+def test_texts_of_nobodys_home_are_refused():
+    with pytest.raises(UserError, match='~nosuchuser/x begins with no home'):
+        data.load(Path('~nosuchuser/x'), 'bytes')
 
 
 def test_texts_that_differ_anywhere_have_checksums_that_do():

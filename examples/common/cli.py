@@ -102,9 +102,8 @@ def run(main: Callable[[], None]) -> None:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
-            raise
-        print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
+        place = '' if error.filename is None else f'{error.filename}: '
+        print(f'error: {place}{error.strerror or error}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted: repeat the command', file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Writing files."""
+"""Finding files, and writing over none of somebody else's."""
 
 import json
 import os
@@ -9,10 +9,24 @@ from typing import Any
 from examples.common.cli import UserError
 
 
+def expanded(path: Path) -> Path:
+    """`path` from the root on, where it begins with `~` or `~user`.
+
+    Raises:
+      UserError: if there is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f'{path} begins with no home directory: write the path without ~'
+        ) from error
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file that is there either whole or not at all."""
     part = path.with_name(path.name + '.part')
-    with part.open('w') as file:
+    with part.open('w', encoding='utf-8') as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -37,7 +51,7 @@ def check_replaceable(
     if not path.exists():
         return
     try:
-        same = told(json.loads(path.read_text())) == settings
+        same = told(json.loads(path.read_text(encoding='utf-8'))) == settings
     except (ValueError, LookupError, TypeError, AttributeError):
         same = False
     if not same:
@@ -63,15 +77,19 @@ def check_drawn(path: Path, *drawn: Path) -> None:
             )
 
 
-def expanded(path: Path) -> Path:
-    """`path` with `~` and `~user` for what they stand for.
+def check_made(runs: object, *made: Path) -> None:
+    """Refuses to write over files that are there though none of their runs is.
+
+    Args:
+      runs: those that are there, of what will be written; false if there are none.
+      *made: what will be written.
 
     Raises:
-      UserError: if there is no such user.
+      UserError: naming the first of them.
     """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} is in nobody's home: name a user that there is, or the whole path"
-        ) from error
+    for file in made:
+        if file.exists() and not runs:
+            raise UserError(
+                f'{file} is there without the runs that it would be made from: choose '
+                'another place'
+            )

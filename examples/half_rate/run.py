@@ -15,11 +15,17 @@ from typing import Literal
 
 from examples.common import cli
 from examples.common.cli import option
-from examples.common.files import write_atomically
+from examples.common.files import check_made, check_replaceable, write_atomically
 from examples.common.record import Record
 from examples.half_rate.experiment import SCALES, Network, results, run_network
 from examples.half_rate.pictures import draw
-from examples.half_rate.table import tables
+from examples.half_rate.table import Lines, tables
+
+DONE = 'half_rate.json'
+SHOWN = (
+    'half_rate.md',
+    *(f'half_rate-{picture}.png' for picture in ('friction', 'rates', 'loss')),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,29 @@ def path_of(out_dir: Path, network: str) -> Path:
     return out_dir / f'half_rate-{network}.jsonl'
 
 
+def all_results(networks: dict[str, Network], out_dir: Path) -> dict[str, Lines]:
+    """The lines that there are of each network."""
+    return {
+        name: results(network, Record(path_of(out_dir, name)))
+        for name, network in networks.items()
+    }
+
+
+def check(networks: dict[str, Network], out_dir: Path, scale: str) -> None:
+    """Refuses what would stop a call of hours, or write over something else.
+
+    Raises:
+      UserError: if data that a missing run needs are not there, or a file is in the
+        way.
+    """
+    check_replaceable(out_dir / DONE, lambda done: done['scale'], scale)
+    lines = all_results(networks, out_dir)
+    check_made(any(lines.values()), *(out_dir / name for name in (DONE, *SHOWN)))
+    for name, network in networks.items():
+        if len(lines[name]) < len(network.runs()):
+            network.checksum(network.config)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     settings = cli.parse(Settings, argv, description=__doc__)
@@ -52,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scale = 'smoke' if settings.smoke else settings.scale
     networks = SCALES[scale](settings.data_dir)
     out_dir = settings.out_dir
+    check(networks, out_dir, scale)
     minutes = math.inf if settings.minutes is None else settings.minutes
     deadline = time.monotonic() + 60 * minutes
     for name, network in networks.items():
@@ -62,15 +92,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def show(networks: dict[str, Network], out_dir: Path, scale: str) -> None:
     """Tables and pictures of what there is, and `half_rate.json` if that is all."""
-    lines = {
-        name: results(network, Record(path_of(out_dir, name)))
-        for name, network in networks.items()
-    }
+    lines = all_results(networks, out_dir)
+    if not any(lines.values()):
+        print(f'nothing to show: {out_dir} has no such runs')
+        return
     text = tables(networks, lines)
     print(f'\n{text}\n\neverything is in {out_dir}')
     write_atomically(out_dir / 'half_rate.md', text + '\n')
     draw(out_dir, networks, lines)
-    done_path = out_dir / 'half_rate.json'
+    done_path = out_dir / DONE
     done_path.unlink(missing_ok=True)
     if all(len(lines[name]) == len(networks[name].runs()) for name in networks):
         counts = {name: len(of_network) for name, of_network in lines.items()}

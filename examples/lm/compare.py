@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from examples.common import cli
 from examples.common.cli import option
-from examples.common.files import write_atomically
+from examples.common.files import check_made, check_replaceable, write_atomically
 from examples.common.grid import Metrics, draw_grid, last, over_rates
 from examples.common.processes import silent
 from examples.common.record import Record, run_missing
 from examples.lm.plans import ARMS, SCALES, Plan
 from examples.lm.train import data_checksum, train
+
+DONE, SHOWN = 'lm.json', ('lm.md', 'lm-rates.png')
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,25 @@ def results(plan: Plan, model: str, record: Record) -> Lines:
     """The lines that there are."""
     lines = {run: record.find(config) for run, config in plan.configs(model).items()}
     return {run: line for run, line in lines.items() if line is not None}
+
+
+def all_results(plan: Plan, out_dir: Path) -> dict[str, Lines]:
+    """The lines that there are of each model."""
+    return {
+        model: results(plan, model, Record(path_of(out_dir, model)))
+        for model in plan.models
+    }
+
+
+def check_out_dir(plan: Plan, out_dir: Path, scale: str) -> None:
+    """Refuses a folder in which something else would be written over.
+
+    Raises:
+      UserError: naming the file.
+    """
+    check_replaceable(out_dir / DONE, lambda done: done['scale'], scale)
+    lines = all_results(plan, out_dir)
+    check_made(any(lines.values()), *(out_dir / name for name in (DONE, *SHOWN)))
 
 
 def by_arm(plan: Plan, lines: Lines) -> dict[str, dict[float, list[Metrics]]]:
@@ -114,16 +135,16 @@ def draw(path: Path, plan: Plan, lines: Mapping[str, Lines]) -> None:
 
 def show(plan: Plan, out_dir: Path, scale: str) -> None:
     """Tables and a picture of what there is, and `lm.json` if that is all."""
-    lines = {
-        model: results(plan, model, Record(path_of(out_dir, model)))
-        for model in plan.models
-    }
+    lines = all_results(plan, out_dir)
+    if not any(lines.values()):
+        print(f'nothing to show: {out_dir} has no such runs')
+        return
     text = tables(plan, lines)
     print(f'\n{text}\n\neverything is in {out_dir}')
     write_atomically(out_dir / 'lm.md', text + '\n')
     draw(out_dir / 'lm-rates.png', plan, lines)
     counts = {model: len(of_model) for model, of_model in lines.items()}
-    done_path = out_dir / 'lm.json'
+    done_path = out_dir / DONE
     done_path.unlink(missing_ok=True)
     if all(counts[model] == len(plan.configs(model)) for model in counts):
         summary = json.dumps({'scale': scale, 'runs': counts}, indent=1)
@@ -136,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.at_least(settings, minutes=0)
     scale = 'smoke' if settings.smoke else settings.scale
     plan = SCALES[scale](settings.data_dir)
+    check_out_dir(plan, settings.out_dir, scale)
     minutes = math.inf if settings.minutes is None else settings.minutes
     deadline = time.monotonic() + 60 * minutes
     for model in plan.models:

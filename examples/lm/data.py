@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from examples.common.cli import UserError
+from examples.common.files import expanded
 
 PARTS = ('train', 'valid', 'test')
 END_OF_LINE, UNKNOWN = '<eos>', '<unk>'  # as the Penn Treebank's users write them
@@ -69,7 +70,7 @@ def documentation() -> dict[str, bytes]:
 
 
 def read(data_dir: Path, name: str) -> bytes:
-    path = data_dir.expanduser() / name
+    path = expanded(data_dir) / name
     try:
         content = path.read_bytes()
     except OSError as error:

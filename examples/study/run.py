@@ -15,8 +15,8 @@ from typing import Literal
 from examples.cifar.train import data_checksum, train
 from examples.common import cli
 from examples.common.cli import option
-from examples.common.files import check_drawn, write_atomically
-from examples.common.record import run_missing
+from examples.common.files import check_drawn, check_made, write_atomically
+from examples.common.record import Record, run_missing
 from examples.study.experiments import EXPERIMENTS, GROUPS, Experiment, plan
 from examples.study.report import by_arm, draw_group, table
 
@@ -65,7 +65,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     experiment = EXPERIMENTS[settings.dataset]
     name = f'study-{settings.dataset}'
     results = settings.results or Path(f'docs/results/{name}.jsonl')
-    check_drawn(results, results.with_suffix('.md'))
+    there = by_arm(Record(results), experiment)
+    page = results.with_suffix('.md')
+    images_dir = settings.images_dir or (
+        settings.results.parent if settings.results else Path('docs/images')
+    )
+    pictures = {group: images_dir / f'{results.stem}-{group}.png' for group in GROUPS}
+    check_drawn(results, page)
+    check_made(any(there.values()), page, *pictures.values())
     record = run_missing(
         results,
         plan(experiment, settings.seeds, settings.data_dir),
@@ -80,14 +87,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'nothing to draw: {results} has no such runs')
         return
     title = describe(experiment, max(map(len, runs.values())))
-    images_dir = settings.images_dir or (
-        settings.results.parent if settings.results else Path('docs/images')
-    )
     images_dir.mkdir(parents=True, exist_ok=True)
-    for group in GROUPS:
-        draw_group(images_dir / f'{results.stem}-{group}.png', runs, group, title)
+    for group, picture in pictures.items():
+        draw_group(picture, runs, group, title)
     text = table(runs) + '\n'
-    write_atomically(results.with_suffix('.md'), text)
+    write_atomically(page, text)
     print(f'\n{text}\n{len(record.runs)} runs are in {results}')
 
 

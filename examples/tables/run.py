@@ -18,7 +18,7 @@ from examples.cifar.config import Config
 from examples.cifar.train import data_checksum, train
 from examples.common import cli
 from examples.common.cli import UserError, option
-from examples.common.files import write_atomically
+from examples.common.files import check_replaceable, write_atomically
 from examples.common.record import Record, run_missing
 from examples.tables.paper import TABLES, Cell, cells
 from examples.tables.scales import SCALES, Scale, configure, tiny
@@ -32,8 +32,8 @@ class Settings:
 
     scale: Literal[*SCALES] = option(
         'digits',
-        'of the runs: the embedded digits; '
-        "CIFAR's first images, an hour a seed of CIFAR-10; or the paper's own",
+        "of the runs: the embedded digits; CIFAR's first images, an hour and a half a "
+        "seed of CIFAR-10; or the paper's own",
     )
     tables: tuple[Literal[*TABLES], ...] = option(
         tuple(TABLES), 'which to fill; first is five optimizers at batch size 128'
@@ -190,6 +190,9 @@ def fill(settings: Settings) -> None:
             f'--tables {" ".join(settings.tables)} has nothing of --datasets '
             f'{" ".join(chosen_datasets(settings))}: ask for more of either'
         )
+    of_scale = json.loads(json.dumps(dataclasses.asdict(scale)))
+    if settings.out_dir is not None:
+        check_replaceable(done_path(settings), lambda done: done['scale'], of_scale)
     there = available(wanted.values())
     runnable = {n: c for n, c in wanted.items() if c.dataset in there}
     print(outlook(runnable, Record(results)), flush=True)
@@ -212,7 +215,7 @@ def fill(settings: Settings) -> None:
         settings.out_dir.mkdir(parents=True, exist_ok=True)
         done_path(settings).unlink(missing_ok=True)
         if not left:
-            done = {'scale': dataclasses.asdict(scale), 'runs': list(wanted)}
+            done = {'scale': of_scale, 'runs': list(wanted)}
             write_atomically(done_path(settings), json.dumps(done, indent=1) + '\n')
 
 
