@@ -21,7 +21,7 @@ from examples.common.observe import BINS, observed, read
 from examples.common.optimizers import compose, make_optimizer
 from examples.common.rates import Length
 from examples.common.record import Record
-from examples.common.tables import mean_with_error, spread
+from examples.common.tables import mean_with_error, of_seeds, spread
 from examples.half_rate import experiment, run
 from examples.half_rate.layers import compact
 from examples.half_rate.pictures import from_input
@@ -290,7 +290,11 @@ def test_what_is_missing_again_is_shown_and_not_called_done(
     monkeypatch.setattr(experiment, 'train_cifar', None)
     run.main(['--smoke', '--minutes', '0', '--out-dir', str(out_dir)])
     assert not (out_dir / 'half_rate.json').exists()
-    assert ' (1) |' in (out_dir / 'half_rate.md').read_text()
+    text = (out_dir / 'half_rate.md').read_text()
+    assert text.startswith('mlp, test accuracy (%), 2 seeds:')
+    assert '| adam | 60.00 (1) | 55.00 ± 7.07 | – | – |' in text
+    assert '| adam-half − adam | 0.00 (1) | 0.00 ± 0.00 | 0.00 ± 0.00 (3) |' in text
+    assert '| adam | 55.00 ± 7.07 | 60.00 (1) | 55.00 ± 7.07 |' in text
 
 
 @pytest.mark.parametrize('scale', ['embedded', 'paper'])
@@ -343,13 +347,22 @@ def test_a_rate_is_chosen_by_its_mean_and_only_from_all_of_them():
 
     of_rates = {0.1: runs(1.0, 5.0), 0.2: runs(2.5, 2.5)}
     assert chosen(of_rates, 'train_loss') == 0.2
-    table = functools.partial(over_rates, choose='train_loss', show='x', digits=1)
+    table = functools.partial(
+        over_rates, seeds=2, choose='train_loss', show='x', digits=1
+    )
     assert table({'a': of_rates}, (0.1, 0.2)).endswith(
         '| a | 3.0 ± 2.8 | 2.5 ± 0.0 | 0.2 | 2.5 ± 0.0 |'
     )
     assert table({'a': of_rates}, (0.1, 0.2, 0.3)).endswith('| 2.5 ± 0.0 | – | – | – |')
+    # The seed that is missing may have diverged.
     with_fewer = of_rates | {0.2: of_rates[0.2][:1]}
-    assert '| 2.5 (1) |' in table({'a': with_fewer}, (0.1, 0.2))
+    assert table({'a': with_fewer}, (0.1, 0.2)).endswith('| 2.5 (1) | – | – |')
+    with_fewer = {rate: runs[:1] for rate, runs in of_rates.items()}
+    assert table({'a': with_fewer}, (0.1, 0.2)).endswith('| 2.5 (1) | – | – |')
+
+
+def test_seeds_are_counted_in_words():
+    assert [of_seeds(count) for count in (1, 2)] == ['1 seed', '2 seeds']
 
 
 def test_spreads_are_those_of_samples_and_errors_those_of_means():
@@ -373,7 +386,9 @@ def test_differences_are_between_runs_of_the_same_rate_and_seed():
         for seed, score in enumerate(of_seeds)
     }
     half, *others = differences(network, lines).splitlines()[2:]
-    assert half == '| adam-half − adam | 5.00 ± 15.00 | 30.00 | 13.33 ± 12.02 |'
+    assert half == (
+        '| adam-half − adam | 5.00 ± 15.00 | 30.00 (1) | 13.33 ± 12.02 (3) |'
+    )
     for other in others:
         assert other.endswith('| – | – | – |')
 

@@ -29,6 +29,7 @@ def over_rates(
     arms: Arms,
     rates: Sequence[float],
     *,
+    seeds: int,
     choose: str,
     show: str,
     digits: int,
@@ -37,22 +38,23 @@ def over_rates(
     """Each arm at each rate, and at the one where `choose` is lowest, in Markdown.
 
     Args:
-      arms: the runs that there are; a rate is chosen only from all of them.
+      arms: the runs that there are.
       rates: of every arm.
+      seeds: of every rate. A rate is chosen only where all rates have all of them: a
+        mean without those that diverged would be too low.
       choose: the metric that chooses the rate; not the one that is shown.
       show: the metric that is shown, mean and standard deviation over the seeds, with
-        their number where it is not the largest of the table.
+        their number where it is not all.
       digits: of what is shown.
       factor: what is shown is multiplied by it.
     """
-    most = max((len(r) for of in arms.values() for r in of.values()), default=0)
     rows = []
     for arm, of_rates in arms.items():
         cells = dict.fromkeys([*rates, 'chosen', 'there'], '–')
         for rate, runs in of_rates.items():
             values = [factor * x for x in last(runs, show)]
-            cells[rate] = spread(values, digits) + fewer(values, most)
-        if len(of_rates) == len(rates):
+            cells[rate] = spread(values, digits) + fewer(values, seeds)
+        if all(len(of_rates.get(rate, ())) == seeds for rate in rates):
             rate = chosen(of_rates, choose)
             cells |= {'chosen': f'{rate:g}', 'there': cells[rate]}
         rows.append([arm, *cells.values()])

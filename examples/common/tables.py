@@ -21,6 +21,11 @@ def spread(values: Sequence[float], digits: int) -> str:
     return _plus_minus(values, digits, 1.0)
 
 
+def of_seeds(count: int) -> str:
+    """`count` of them, in words."""
+    return f'{count} {"seed" if count == 1 else "seeds"}'
+
+
 def fewer(values: Sized, most: int) -> str:
     """` (n)`, to follow the mean of n values, where n is below `most`."""
     return f' ({len(values)})' if len(values) < most else ''

@@ -39,7 +39,7 @@ def draw(
     draw_grid(
         out_dir / 'half_rate-rates.png',
         {
-            title(name, network, lines[name]): {
+            title(name, network): {
                 arm: {
                     rate: scores(network, there)
                     for rate, there in at_rates(network, lines[name], arm).items()
@@ -54,7 +54,7 @@ def draw(
     draw_grid(
         out_dir / 'half_rate-loss.png',
         {
-            f'{title(name, network, lines[name])}, rate {network.close:g}': {
+            f'{title(name, network)}, rate {network.close:g}': {
                 arm: {
                     factor: scores(network, there)
                     for factor, there in at_factors(network, lines[name], arm).items()

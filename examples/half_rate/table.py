@@ -1,13 +1,13 @@
 """The answer in numbers, as tables in Markdown."""
 
 import itertools
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from examples.common.grid import last, over_rates
-from examples.common.tables import markdown, mean_with_error, spread
+from examples.common.tables import fewer, markdown, mean_with_error, of_seeds, spread
 from examples.half_rate.experiment import FACTORS, Network, Run
 
 Lines = Mapping[Run, Mapping[str, Any]]
@@ -31,7 +31,7 @@ def tables(networks: Mapping[str, Network], lines: Mapping[str, Lines]) -> str:
     compared = {name: n for name, n in networks.items() if len(n.arms) > 1}
     for name, network in compared.items():
         parts += [
-            f'{title(name, network, lines[name])}:',
+            f'{title(name, network)}:',
             rates_table(network, lines[name]),
         ]
     for name, network in compared.items():
@@ -45,11 +45,11 @@ def tables(networks: Mapping[str, Network], lines: Mapping[str, Lines]) -> str:
     return '\n\n'.join(parts)
 
 
-def title(name: str, network: Network, lines: Lines) -> str:
-    seeds = f'{len({run.seed for run in lines})} seeds'
-    if network.score == 'test_accuracy':
-        return f'{name}, test accuracy (%), {seeds}'
-    return f'{name}, validation loss (nats per token), {seeds}'
+def title(name: str, network: Network) -> str:
+    of = 'test accuracy (%)'
+    if network.score == 'valid_loss':
+        of = 'validation loss (nats per token)'
+    return f'{name}, {of}, {of_seeds(len(network.seeds))}'
 
 
 def scores(network: Network, lines: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -109,6 +109,7 @@ def rates_table(network: Network, lines: Lines) -> str:
     return over_rates(
         arms,
         network.rates,
+        seeds=len(network.seeds),
         choose='train_loss',
         show=network.score,
         digits=digits(network),
@@ -117,19 +118,26 @@ def rates_table(network: Network, lines: Lines) -> str:
 
 
 def differences(network: Network, lines: Lines) -> str:
-    """What one arm has more than another: means and standard errors over pairs."""
+    """What one arm has more than another: means and standard errors over pairs.
+
+    With their number where it is not that of all seeds, and of all rates.
+    """
+    most = len(network.seeds)
     rows = []
     for arm, other in DIFFERENCES:
         of_rates = [paired(network, lines, arm, other, {r}) for r in network.rates]
-        pairs = [*of_rates, list(itertools.chain.from_iterable(of_rates))]
-        rows.append(
-            [
-                f'{arm} − {other}',
-                *(mean_with_error(p, digits(network)) if p else '–' for p in pairs),
-            ]
-        )
+        all_pairs = list(itertools.chain.from_iterable(of_rates))
+        cells = [difference(network, pairs, most) for pairs in of_rates]
+        cells.append(difference(network, all_pairs, most * len(of_rates)))
+        rows.append([f'{arm} − {other}', *cells])
     header = [unit(network), *(f'{rate:g}' for rate in network.rates), 'all rates']
     return markdown(header, rows)
+
+
+def difference(network: Network, pairs: Sequence[float], most: int) -> str:
+    if not pairs:
+        return '–'
+    return mean_with_error(pairs, digits(network)) + fewer(pairs, most)
 
 
 def unit(network: Network) -> str:
@@ -192,6 +200,7 @@ def over_factors(network: Network, lines: Lines) -> str:
         cells = dict.fromkeys(factors, '–')
         for factor, there in at_factors(network, lines, arm).items():
             cells[factor] = spread(scores(network, there), digits(network))
+            cells[factor] += fewer(there, len(network.seeds))
             if means := [0.5 + run_mean(line) for line in there if observes(line)]:
                 cells[factor] += f' (ξ {np.mean(means):.4f})'
         rows.append([arm, *cells.values()])

@@ -20,6 +20,7 @@ from examples.common.files import check_made, check_replaceable, write_atomicall
 from examples.common.grid import Metrics, draw_grid, last, over_rates
 from examples.common.processes import silent
 from examples.common.record import Record, run_missing
+from examples.common.tables import of_seeds
 from examples.lm.plans import ARMS, SCALES, Plan
 from examples.lm.train import data_checksum, train
 
@@ -106,10 +107,15 @@ def tables(plan: Plan, lines: Mapping[str, Lines]) -> str:
     for model, of_model in lines.items():
         choose, show = metric_names(of_model)
         parts += [
-            f'{model}, {words(show)} (nats per token), {len(plan.seeds)} seeds; rates '
-            f'are chosen by the {words(choose)}:',
+            f'{model}, {words(show)} (nats per token), {of_seeds(len(plan.seeds))}; '
+            f'rates are chosen by the {words(choose)}:',
             over_rates(
-                by_arm(plan, of_model), plan.rates, choose=choose, show=show, digits=4
+                by_arm(plan, of_model),
+                plan.rates,
+                seeds=len(plan.seeds),
+                choose=choose,
+                show=show,
+                digits=4,
             ),
         ]
     return '\n\n'.join(parts)

@@ -17,6 +17,7 @@ from examples.common import cli
 from examples.common.cli import option
 from examples.common.files import check_drawn, check_made, write_atomically
 from examples.common.record import Record, run_missing
+from examples.common.tables import of_seeds
 from examples.study.experiments import EXPERIMENTS, GROUPS, Experiment, plan
 from examples.study.report import by_arm, draw_group, table
 
@@ -54,7 +55,7 @@ def describe(experiment: Experiment, seeds: int) -> str:
     return (
         f'{experiment.model} of width {experiment.width} on {experiment.dataset} '
         f'({size} training images), batch {experiment.batch_size}, '
-        f'{experiment.epochs} epochs, {seeds} {"seed" if seeds == 1 else "seeds"}'
+        f'{experiment.epochs} epochs, {of_seeds(seeds)}'
     )
 
 
