@@ -1,6 +1,7 @@
 """examples: optimizers by name, their composition, and learning rates."""
 
 import functools
+import math
 
 import chex
 import jax
@@ -354,7 +355,8 @@ def test_unknown_and_contradictory_parts_are_refused(name, said):
         ('diffgrad1', {'friction': 'dfc'}, '--friction dfc contradicts friction=dfc1'),
         ('adam+l2=1e-4', {'weight_decay': 0.1}, '--weight-decay 0.1 contradicts l2='),
         ('adamw', {'weight_decay': float('nan')}, 'decay nan must be finite'),
-        ('adam', {'weight_decay': -1.0}, 'l2 -1.0 must be finite'),
+        ('adam', {'weight_decay': -1.0}, '^--weight-decay -1.0 must be finite'),
+        ('adamw', {'weight_decay': math.nan}, '^--weight-decay nan must be finite'),
     ],
 )
 def test_flags_that_contradict_the_name_are_refused(name, arguments, said):

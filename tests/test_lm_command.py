@@ -258,7 +258,7 @@ def test_a_wrong_run_is_refused_and_nothing_is_overwritten(
 def test_a_test_text_without_a_token_to_predict_is_refused(texts, tmp_path):
     copied = shutil.copytree(texts, tmp_path / 'texts')
     (copied / 'test.txt').write_text('c')
-    with pytest.raises(UserError, match='has 1 bytes to test, which leaves none'):
+    with pytest.raises(UserError, match=r'has 1 bytes to test.* give two at least$'):
         train.train(config(copied, tmp_path / 'run', tokens='bytes'))
     assert not (tmp_path / 'run').exists()
 

@@ -51,6 +51,13 @@ def test_words_are_numbered_by_the_training_text_and_lines_end(tmp_path):
     assert text.train.dtype == np.int32
 
 
+def test_a_line_ends_where_a_file_has_it(tmp_path):
+    text = 'a\r\nb\x0cb\x85b\u2028b\x1cb\n\nc'.encode()
+    words = data.load(folder(tmp_path, text, b'a\n', b'a'), 'words')
+    said = b''.join(words.vocabulary[token] for token in words.train)
+    assert said == b'a \nb b b b b \n\nc \n'
+
+
 def test_bytes_are_themselves(tmp_path):
     place = folder(tmp_path, b'\x00a\xff', b'ab', b'ba')
     text = data.load(place, 'bytes')

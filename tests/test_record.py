@@ -136,6 +136,16 @@ def test_an_unfinished_line_is_none_and_is_cut_off(tmp_path):
     assert len(Record(record.path).runs) == 3
 
 
+def test_a_whole_line_without_its_end_is_a_run_and_is_kept(tmp_path):
+    record, _ = run(tmp_path, {'seed0': Config(0), 'seed1': Config(1)})
+    whole = record.path.read_bytes()
+    record.path.write_bytes(whole.removesuffix(b'\n'))
+    assert Record(record.path).runs == record.runs
+    run(tmp_path, CONFIGS)
+    assert record.path.read_bytes().startswith(whole)
+    assert [line['settings']['seed'] for line in Record(record.path).runs] == [0, 1, 2]
+
+
 @pytest.mark.parametrize('end', ['{"mine": 1}', 'mine', ' '])
 def test_a_file_that_ends_with_something_else_is_kept(tmp_path, end):
     record, _ = run(tmp_path, {'seed0': Config(0)})

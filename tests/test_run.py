@@ -21,7 +21,7 @@ from examples.common.run import RunDirectory
 
 
 def opened(path, **changes):
-    arguments = {'settings': {'seed': 0}, 'facts': {}, 'resume': True}
+    arguments = {'settings': {'seed': 0}, 'facts': {}, 'keys': {'step'}, 'resume': True}
     return RunDirectory(path, **arguments | changes)
 
 
@@ -180,6 +180,22 @@ def test_a_half_written_line_is_no_line(path):
     metrics = path / 'metrics.jsonl'
     metrics.write_text(metrics.read_text() + '{"step": 3')
     assert_goes_on_from(path, 30)
+
+
+@pytest.mark.parametrize(
+    ('line', 'said'), [('{"half": 1}', 'a line has no step'), ('3', 'no object')]
+)
+def test_a_line_of_something_else_is_refused_and_kept(path, line, said):
+    metrics = path / 'metrics.jsonl'
+    _, *others = metrics.read_text().splitlines()
+    metrics.write_text('\n'.join([line, *others, '']))
+    before = contents(path)
+    with (
+        pytest.raises(UserError, match=rf'metrics\.jsonl is damaged \(.*{said}'),
+        opened(path) as run,
+    ):
+        run.restore(state_after(0))
+    assert contents(path) == before
 
 
 def test_an_unfinished_checkpoint_counts_for_nothing_and_goes(path):

@@ -76,7 +76,11 @@ def train(
     out_dir = default_out_dir(config) if config.out_dir is None else config.out_dir
     settings = config.settings() | {'data_checksum': checksum(data)}
     with RunDirectory(
-        out_dir, settings=settings, facts=facts(mesh), resume=config.resume
+        out_dir,
+        settings=settings,
+        facts=facts(mesh),
+        keys=('train_loss', 'test_accuracy'),
+        resume=config.resume,
     ) as run:
         state, metrics = run.restore(initial)
         plateau = None

@@ -79,6 +79,7 @@ def compose(
     if weight_decay is not None:
         modifier = 'decay' if 'decay' in given else 'l2'
         fill(given, modifier, weight_decay, f'--weight-decay {weight_decay}')
+        check_value(modifier, weight_decay, '--weight-decay')
     if friction is not None:
         if 'friction' not in given:
             raise UserError(
@@ -135,14 +136,15 @@ def fill(given: dict[str, Any], modifier: str, value: Any, flag: str) -> None:
     given[modifier] = value
 
 
-def check_value(modifier: str, value: Any) -> None:
+def check_value(modifier: str, value: Any, name: str | None = None) -> None:
+    """Refuses a value out of range, by the `name` that it was given under."""
     if modifier == 'friction' and value not in frictions:
         raise UserError(
             f'friction {value} is unknown: choose from {", ".join(frictions)}'
         )
     allowed = MODIFIERS[modifier].allowed
     if modifier != 'friction' and value is not None and not allowed.holds(value):
-        raise UserError(f'{modifier} {value} must be {allowed.words}')
+        raise UserError(f'{name or modifier} {value} must be {allowed.words}')
 
 
 def check_fits(name: str, base: str, modifiers: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Record:
 
     Raises:
       UserError: if a line is no run. An unfinished last line is none, and is cut off
-        by the next `add`.
+        by the next `add`; one that lacks nothing but its end is a run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,19 +49,19 @@ class Record:
         self.runs: list[dict[str, Any]] = []
         content = path.read_bytes() if path.exists() else b''
         *lines, rest = content.split(b'\n')
-        if not (rest.startswith(START) or START.startswith(rest)):
+        if run_in(rest) is not None:
+            lines.append(rest)
+        elif not (rest.startswith(START) or START.startswith(rest)):
             raise UserError(
                 f'{path} ends with what is no result of a run: choose another file'
             )
         for number, line in enumerate(lines, start=1):
-            try:
-                run = json.loads(line)
-                run['settings'], run['metrics']
-            except (ValueError, KeyError, TypeError) as error:
+            run = run_in(line)
+            if run is None:
                 raise UserError(
                     f'{path}, line {number}, is no result of a run: mend it, or choose '
                     'another file'
-                ) from error
+                )
             self.runs.append(run)
 
     def find(self, config: Config) -> dict[str, Any] | None:
@@ -113,7 +113,12 @@ class Record:
             with self.path.open('a+b') as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 file.seek(0)
-                file.truncate(file.read().rfind(b'\n') + 1)
+                content = file.read()
+                end = content.rfind(b'\n') + 1
+                if run_in(content[end:]) is None:
+                    file.truncate(end)
+                else:
+                    file.write(b'\n')
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
@@ -123,6 +128,16 @@ class Record:
                 'disk is full, and repeat the command'
             ) from error
         self.runs.append(run)
+
+
+def run_in(line: bytes) -> dict[str, Any] | None:
+    """The run that a line holds, if it is one."""
+    try:
+        run = json.loads(line)
+        run['settings'], run['metrics']
+    except (ValueError, KeyError, TypeError):
+        return None
+    return run
 
 
 def of_each_data(

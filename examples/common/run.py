@@ -19,7 +19,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class RunDirectory:
       path: of the directory; made if it is missing.
       settings: what decides the run's result, as JSON has it.
       facts: what else is worth keeping with the settings.
+      keys: of what is read again of every line.
       resume: whether a run that is there already may go on.
 
     Raises:
@@ -54,11 +55,13 @@ class RunDirectory:
         *,
         settings: dict[str, Any],
         facts: dict[str, Any],
+        keys: Collection[str],
         resume: bool,
     ) -> None:
         self.path = path
         self.metrics_path = path / 'metrics.jsonl'
         self._config = {'settings': settings, **facts}
+        self._keys = keys
         self._resume = resume
         self._lines = 0
         self._held = contextlib.ExitStack()
@@ -194,8 +197,12 @@ class RunDirectory:
         """The metrics so far; a half-written line is none."""
         try:
             metrics = [json.loads(line) for line in self._text().split('\n')[:-1]]
-            if any(not isinstance(line, dict) for line in metrics):
-                raise ValueError('a line is no object')
+            for line in metrics:
+                if not isinstance(line, dict):
+                    raise ValueError('a line is no object')
+                for key in self._keys:
+                    if key not in line:
+                        raise ValueError(f'a line has no {key}')
             return metrics
         except ValueError as error:
             raise UserError(

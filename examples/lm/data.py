@@ -5,6 +5,7 @@ documentation, what `help('with')` prints. Many topics contain others, so a para
 counts once; else a twelfth of the validation text would be in the training text.
 """
 
+import io
 import zlib
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -102,7 +103,8 @@ def numbered(
 
 def split_words(content: bytes, where: str) -> list[str]:
     try:
-        lines = content.decode().splitlines()
+        # Lines of a file; str.splitlines ends them at form feeds too.
+        lines = io.StringIO(content.decode(), newline=None).readlines()
     except UnicodeDecodeError as error:
         raise UserError(
             f'{where} is not UTF-8 (byte {error.start}): recode it, or take it as it '

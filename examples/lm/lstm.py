@@ -53,8 +53,6 @@ class LSTM(nnx.Module):
       rngs: the keys of the initialisation.
     """
 
-    carries = True
-
     def __init__(
         self,
         *,

@@ -41,7 +41,7 @@ def sample(
             params,
             carry,
             prompt.astype(jnp.int32),
-            seed,
+            jax.random.key(seed),
             temperature,
             count=count,
             graphdef=task.graphdef,
@@ -54,7 +54,7 @@ def draw(
     params: Any,
     carry: Any,
     window: jax.Array,
-    seed: int,
+    key: jax.Array,
     temperature: float,
     *,
     count: int,
@@ -69,5 +69,5 @@ def draw(
         token = drawn.astype(jnp.int32)
         return jnp.append(window[1:], token), token
 
-    keys = jax.random.split(jax.random.key(seed), count)
+    keys = jax.random.split(key, count)
     return jax.lax.scan(step, window, keys)[1]

@@ -76,6 +76,7 @@ def train(
             config.folder(),
             settings=config.settings() | {'data_checksum': texts.checksum(text)},
             facts=facts(mesh),
+            keys=('epoch', 'train_loss', 'valid_loss'),
             resume=config.resume,
         ) as run,
     ):
@@ -194,7 +195,7 @@ def check_batch(config: Config, text: Text, mesh: Mesh) -> None:
     if text.test is not None and len(text.test) < 2:
         raise UserError(
             f'{text.source} has {len(text.test)} {config.tokens} to test, which leaves '
-            'none to predict: give two at least, or no such file'
+            'none to predict: give two at least'
         )
     if config.batch_size % mesh.size:
         raise UserError(

@@ -30,8 +30,6 @@ class Transformer(nnx.Module):
       rngs: the keys of the initialisation.
     """
 
-    carries = False
-
     def __init__(
         self,
         *,
