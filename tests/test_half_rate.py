@@ -310,19 +310,45 @@ def test_data_that_are_missing_are_asked_for_before_anything_is_trained(
     assert [path.name for path in tmp_path.iterdir()] == ['wrong']
 
 
-def test_data_of_finished_runs_are_not_asked_for(monkeypatch, tmp_path):
-    for path in RESULTS.glob('half_rate*'):
-        shutil.copy(path, tmp_path)
-    monkeypatch.setattr(experiment, 'train_cifar', None)
-    run.main(['--data-dir=nowhere/at/all', f'--out-dir={tmp_path}'])
-    assert (tmp_path / 'half_rate.md').read_bytes() == (
-        RESULTS / 'half_rate.md'
-    ).read_bytes()
+def test_data_of_finished_runs_are_not_asked_for(monkeypatch):
+    monkeypatch.setattr(experiment, 'cifar_checksum', pytest.fail)
+    run.check(experiment.embedded(Path('nowhere')), RESULTS, 'embedded')
 
 
 def test_the_papers_scale_needs_its_images(tmp_path):
     with pytest.raises(UserError, match='--scale paper needs CIFAR-10'):
         run.main(['--scale=paper', f'--out-dir={tmp_path}'])
+
+
+def test_the_papers_scale_has_five_rates_and_three_seeds():
+    networks = experiment.paper(Path('data'))
+    models = {
+        'transformer': {
+            'model': 'transformer',
+            'width': 512,
+            'layers': 6,
+            'heads': 8,
+            'context': 256,
+            'batch_size': 32,
+            'epochs': 6,
+            'limit_train': None,
+        },
+        'resnet50': {
+            'dataset': 'cifar10',
+            'model': 'resnet50',
+            'width': 64,
+            'batch_size': 128,
+            'epochs': 30,
+            'precision': 'bfloat16',
+            'limit_train': None,
+        },
+    }
+    assert networks.keys() == models.keys()
+    for name, network in networks.items():
+        assert network.rates == (1.25e-4, 5e-4, 2e-3, 8e-3, 3.2e-2)
+        assert (network.seeds, network.close) == ((0, 1, 2), 5e-4)
+        told = network.config.settings()
+        assert {key: told[key] for key in models[name]} == models[name]
 
 
 @pytest.mark.parametrize('scale', experiment.SCALES)

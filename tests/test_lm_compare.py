@@ -100,6 +100,45 @@ def test_every_arm_has_the_same_budget_and_every_run_is_allowed(scale):
             compose(config.optimizer, weight_decay=config.weight_decay)
 
 
+def test_the_paper_scale_is_the_papers_setting():
+    plan = plans.paper(Path('data'))
+    assert (plan.rates, plan.seeds) == ((2.5e-3, 1e-2, 4e-2), (0, 1, 2))
+    shared = {
+        'tokens': 'words',
+        'limit_train': None,
+        'width': 400,
+        'context': 70,
+        'batch_size': 20,
+        'clip': 0.25,
+        'weight_decay': 1.2e-6,
+        'precision': 'float32',
+    }
+    lstm = {'layers': 2, 'hidden': 1150, 'awd': True, 'epochs': 200}
+    transformer = {'layers': 6, 'heads': 10, 'dropout': 0.3, 'epochs': 40}
+    models = {
+        'lstm': shared | lstm | {'schedule': 'drops'},
+        'transformer': shared | transformer | {'schedule': 'cosine', 'hidden': None},
+    }
+    assert plan.models.keys() == models.keys()
+    for name, expected in models.items():
+        told = plan.models[name].settings()
+        assert {key: told[key] for key in expected} == expected
+
+
+def test_all_networks_share_the_minutes(monkeypatch, tmp_path):
+    now, told = [0.0], []
+
+    def four_minutes(*_, minutes, **__):
+        told.append(minutes)
+        now[0] += 4 * 60
+
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(compare, 'time', clock)
+    monkeypatch.setattr(compare, 'run_missing', four_minutes)
+    compare.main(['--smoke', '--minutes', '10', '--out-dir', str(tmp_path)])
+    assert told == [10.0, 6.0]
+
+
 def test_sgd_alone_has_other_rates_and_adadiff_its_experiments_epsilon():
     configs = plans.embedded(None).configs('lstm')
     for (arm, rate, _), config in configs.items():

@@ -236,6 +236,25 @@ def test_dropout_keeps_the_mean_and_its_part():
     np.testing.assert_allclose(np.mean(kept == 0), 0.25, atol=0.0174)
 
 
+def test_a_network_drops_what_it_is_told():
+    def made(**settings):
+        network = Config(layers=1, width=16, **settings).network(VOCABULARY)
+        return nnx.eval_shape(lambda: network(nnx.Rngs(0)))
+
+    model = made(dropout=0.3)
+    assert model.dropout == model.blocks[0].dropout == 0.3
+    assert made(model='lstm').regularisation == Regularisation()
+    assert made(model='lstm', awd=True).regularisation._asdict() == {
+        'words': 0.1,
+        'inputs': 0.4,
+        'between': 0.25,
+        'outputs': 0.4,
+        'recurrent': 0.5,
+        'activation': 2.0,
+        'change': 1.0,
+    }
+
+
 def test_locked_dropout_takes_the_same_features_at_all_positions(monkeypatch):
     shapes = []
 
@@ -256,16 +275,22 @@ def test_locked_dropout_takes_the_same_features_at_all_positions(monkeypatch):
     ]
 
 
-def test_the_penalty_is_of_large_outputs_and_of_changing_ones():
-    weights = Regularisation(activation=2.0, change=3.0)
+def test_the_penalty_is_of_dropped_outputs_and_of_the_change_of_all():
+    weights = Regularisation(outputs=0.5, activation=2.0, change=3.0)
     model, tokens = filled(lstm, regularisation=weights), some_tokens()
-    output = call(model, tokens, model.initial_carry(2))
-    # Logits are a tall matrix times the last layer's outputs, and biases.
-    scores = np.asarray(output.logits - model.bias[...]).reshape(-1, VOCABULARY).T
-    hidden = np.linalg.lstsq(np.asarray(model.embedding[...]), scores)[0]
-    hidden = hidden.T.reshape(2, 10, 8)
-    expected = 2 * np.mean(hidden**2) + 3 * np.mean(np.diff(hidden, axis=1) ** 2)
-    np.testing.assert_allclose(output.penalty, expected, rtol=1e-4)
+
+    def hidden(key):
+        # Logits are a tall matrix times the last layer's outputs, and biases.
+        scores = (logits_of(model, tokens, key) - model.bias[...]).reshape(20, -1)
+        outputs = np.linalg.lstsq(np.asarray(model.embedding[...]), scores.T)[0]
+        return outputs.T.reshape(2, 10, 8)
+
+    key = jax.random.key(0)
+    dropped, raw = hidden(key), hidden(None)
+    assert np.mean(np.abs(dropped) < 1e-5) > 0.2
+    expected = 2 * np.mean(dropped**2) + 3 * np.mean(np.diff(raw, axis=1) ** 2)
+    penalty = call(model, tokens, model.initial_carry(2), key).penalty
+    np.testing.assert_allclose(penalty, expected, rtol=1e-4)
     assert call(filled(lstm), tokens, model.initial_carry(2)).penalty == 0
 
 

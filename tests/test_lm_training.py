@@ -19,10 +19,11 @@ from jax.sharding import PartitionSpec as P
 
 from examples.common.cli import UserError
 from examples.common.rates import Length
-from examples.lm import sharding
+from examples.lm import epochs, sharding, train
 from examples.lm.batches import epoch_starts
 from examples.lm.config import Config
 from examples.lm.data import Text
+from examples.lm.epochs import Trainer
 from examples.lm.layers import Output
 from examples.lm.rates import make_rate
 from examples.lm.sample import sample
@@ -161,6 +162,79 @@ def test_a_network_that_carries_its_state_is_evaluated_at_a_stretch():
     assert abs(found - cut.mean()) > 1e-5
 
 
+def zeros_and(params):
+    """Fast weights that say nothing, and slow ones."""
+    return optax.LookaheadParams(jax.tree.map(jnp.zeros_like, params), params)
+
+
+def test_an_evaluation_is_of_the_slow_weights():
+    task, state, tokens = begun()
+    expected = evaluate(state.params, tokens, 8, task=task)
+    assert abs(expected - np.log(8)) > 0.1
+    assert evaluate(zeros_and(state.params), tokens, 8, task=task) == expected
+
+
+@pytest.mark.parametrize('seed', [7, 3_000_000_000])
+def test_a_sample_is_drawn_from_the_slow_weights_by_its_seed(seed):
+    task, state, tokens = begun()
+    window, expected = np.asarray(tokens[3:11]), []
+    for key in jax.random.split(jax.random.key(seed), 9):
+        logits = logits_of(state.params, window[None], task)[0, -1]
+        expected.append(int(jax.random.categorical(key, logits / 0.5)))
+        window = np.append(window[1:], np.uint8(expected[-1]))
+    params = zeros_and(state.params)
+    written = sample(params, tokens[3:11], 9, temperature=0.5, seed=seed, task=task)
+    assert written.tolist() == expected
+
+
+@pytest.fixture(params=['transformer', 'lstm'])
+def trainer(request):
+    """Of texts whose lengths tell them apart."""
+    text = TEXT._replace(valid=TOKENS[:100], test=TOKENS[:60])
+    changed = config(model=request.param, seed=3)
+    return Trainer(changed, begun(model=request.param)[0], text)
+
+
+def test_each_loss_is_of_its_text_and_the_test_text_of_an_lstm_at_a_stretch(
+    trainer, monkeypatch
+):
+    def told(params, tokens, batch, task):
+        return len(tokens), batch
+
+    monkeypatch.setattr(epochs, 'evaluate', told)
+    state = TrainState((), (), 0)
+    assert trainer.loss(state) == (100, 8)
+    strings = 1 if trainer.config.model == 'lstm' else 8
+    assert trainer.test_loss(state) == (60, strings)
+
+
+def test_windows_of_an_lstm_go_on_where_those_before_them_end(trainer):
+    go_on = (np.diff(trainer.starts(1), axis=0) == 8).all()
+    assert go_on == (trainer.config.model == 'lstm')
+
+
+def test_the_seed_is_that_of_the_dropout_and_of_the_first_weights(trainer, monkeypatch):
+    assert trainer.key == jax.random.key(3)
+    monkeypatch.setattr(train, 'first_state', lambda key, **_: key)
+    _, make_state = prepare(trainer.config, TEXT, trainer.task.mesh)
+    assert make_state() == jax.random.key(3)
+
+
+def update_of(grads, **changes):
+    """The first step of SGD at a rate of 1, from weights that are 1."""
+    changed = config(optimizer='sgd', learning_rate=1.0, **changes)
+    optimizer = prepare(changed, TEXT, sharding.make_mesh())[0].optimizer
+    params = jnp.ones_like(grads)
+    return optimizer.update(grads, optimizer.init(params), params)[0]
+
+
+def test_gradients_are_clipped_and_weights_decay_as_told():
+    grads = jnp.array([3.0, 4.0])
+    np.testing.assert_allclose(update_of(grads), [-3.0, -4.0])
+    np.testing.assert_allclose(update_of(grads, clip=0.5), [-0.3, -0.4], rtol=1e-6)
+    np.testing.assert_allclose(update_of(grads, weight_decay=0.5), [-3.5, -4.5])
+
+
 @pytest.fixture
 def fake(monkeypatch):
     """A task whose network is its penalty: five times the weights, times a draw.
@@ -198,6 +272,19 @@ def test_each_step_has_a_rate_and_a_key_of_its_own_a_penalty_and_what_is_carried
     np.testing.assert_allclose(state.params, np.full(8, expected), rtol=1e-5)
     np.testing.assert_allclose(means, np.log(8), rtol=1e-6)  # without the penalty
     assert carry == state.step == 2
+
+
+def test_losses_and_gradients_are_those_of_the_fast_weights(fake):
+    task, _ = prepare(config(optimizer='sgd+lookahead'), TEXT, sharding.make_mesh())
+    params = optax.LookaheadParams(jnp.log(jnp.arange(1.0, 9.0)), jnp.zeros(8))
+    state = TrainState(params, task.optimizer.init(params), jnp.int32(0))
+    task = task._replace(graphdef='fake')
+    _, _, means = train_steps(
+        state, 0.0, TOKENS, STARTS[:1], jax.random.key(3), task=task
+    )
+    # Every window has every token once.
+    expected = np.log(36) - np.log(np.arange(1, 9)).mean()
+    np.testing.assert_allclose(means, expected, rtol=1e-6)
 
 
 def test_a_step_that_is_not_finite_changes_its_number_only(fake):
