@@ -263,9 +263,18 @@ def test_a_test_text_without_a_token_to_predict_is_refused(texts, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-def test_what_a_run_is_refused_for_leaves_no_folder(texts, tmp_path):
-    with pytest.raises(UserError, match="'adamm' is unknown"):
-        train.train(config(texts, tmp_path / 'run', optimizer='adamm'))
+@pytest.mark.parametrize(
+    ('optimizer', 'said'),
+    [
+        ('adamm', "'adamm' is unknown"),
+        ('adam+frozen=0.1,0.2', 'frozen has 2 numbers for 6 arrays'),
+    ],
+)
+def test_an_optimizer_that_cannot_be_leaves_no_folder(optimizer, said, texts, tmp_path):
+    with pytest.raises(UserError, match=said):
+        train.train(
+            config(texts, tmp_path / 'run', optimizer=optimizer, weight_decay=None)
+        )
     assert not (tmp_path / 'run').exists()
 
 

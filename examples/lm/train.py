@@ -69,6 +69,8 @@ def train(
     if not leads():
         say = silent
     task, make_state = prepare(config, text, mesh)
+    # An optimizer that does not fit the parameters is refused before there is a folder.
+    jax.eval_shape(make_state)
     # The mesh by whose axes the networks say what is split.
     with (
         jax.set_mesh(mesh),
