@@ -1061,5 +1061,5 @@ def test_a_tilde_is_the_same_place_for_fetching_and_for_reading(
 
 @pytest.mark.parametrize('name', ['cifar10', 'mnist'])
 def test_the_home_of_nobody_is_refused(name):
-    with pytest.raises(UserError, match='~nobody-of-this-name/data begins with no home'):
+    with pytest.raises(UserError, match='~nobody-of-this-name/data begins with'):
         data.load(name, Path('~nobody-of-this-name/data'))
