@@ -179,10 +179,10 @@ def smoke(
 
 
 def save(tree: str, dtype: str, measured: dict[str, Any], out_dir: Path) -> None:
-    """Prints the tables of a result and writes it."""
+    """Writes a result and prints its tables."""
     result = {'tree': tree, 'dtype': dtype, **results.facts(), **measured}
-    show(result)
     results.write(out_dir / f'update-{tree}-{dtype}.json', result)
+    show(result)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

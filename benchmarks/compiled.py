@@ -138,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             **results.facts(),
             'rows': measure(compile_for, optimizers, tree),
         }
-        show(result)
         results.write(out_dir / f'h200-{name}.json', result)
+        show(result)
 
 
 if __name__ == '__main__':

@@ -79,8 +79,6 @@ def run(files: Sequence[str], *arguments: str) -> dict[str, Any]:
     Raises:
       SystemExit: if they could not all be run.
     """
-    # Each worker takes what it needs of a GPU's memory, and not most of it.
-    os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
     outcomes = Outcomes()
     paths = [str(TESTS / name) for name in files]
     # pytest-benchmark warns of workers where it is installed, and warnings are errors.
@@ -98,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', type=Path)
     parser.add_argument('--smoke', action='store_true', help='one file, on a CPU')
     args = parser.parse_args(argv)
+    # Each process takes what it needs of a GPU's memory, and not most of it.
+    os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
     out_dir = results.folder(args.out_dir, jax.default_backend(), smoke=args.smoke)
     found = run(
         FILES[:1] if args.smoke else FILES,
@@ -105,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         *(('-k', 'dfc5') if args.smoke else ()),
     )
     result = {**results.facts(), **found}
-    show(result)
     results.write(out_dir / f'{NAME}.json', result)
+    show(result)
 
 
 if __name__ == '__main__':

@@ -253,9 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('files', nargs='+', type=Path, help='results in JSON')
     for path in parser.parse_args(argv).files:
         try:
-            show(json.loads(path.read_text()))
+            result = json.loads(path.read_text())
+            table = table_of(result)(result)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise cli.UserError(f'{path} is no result of a benchmark') from error
+        print(table, end='\n\n', flush=True)
 
 
 if __name__ == '__main__':

@@ -223,8 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = results.facts()
     peak = args.peak_tflops or PEAK_TFLOPS.get(facts['device'])
     result = {**facts, 'peak_tflops': peak, **measured}
-    show(result)
     results.write(out_dir / f'{NAME}.json', result)
+    show(result)
 
 
 if __name__ == '__main__':

@@ -128,8 +128,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         repeats=2 if args.smoke else REPEATS[backend()],
     )
     result = {**results.facts(), **measured}
-    show(result)
     results.write(out_dir / f'{NAME}.json', result)
+    show(result)
 
 
 if __name__ == '__main__':

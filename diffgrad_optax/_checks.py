@@ -84,7 +84,10 @@ def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> No
 def check_inner(inner: Any) -> None:
     """Refuses, with a TypeError, what is no transformation to put something around."""
     if isinstance(inner, optax.MultiSteps):
-        raise TypeError(f'inner must be gradient_transformation() of {inner!r}')
+        raise TypeError(
+            'inner is an optax.MultiSteps: give what gradient_transformation() of it '
+            'returns'
+        )
     if not isinstance(inner, optax.GradientTransformation):
         raise TypeError(
             'inner must be an optax transformation such as optax.scale_by_adam(), '

@@ -73,7 +73,7 @@ def diffrgrad(
       eps_root: added to the denominator inside the root, >= 0. Traceable.
       threshold: the :math:`\rho_t` from which on the second moment is used, at
         least 4, below which :math:`r_t` does not exist. 5 is never reached
-        with `b2` up to 2/3, where :math:`\rho_\infty \le 5`. Traceable.
+        with `b2` below 2/3, where :math:`\rho_\infty < 5`. Traceable.
       nesterov: as :func:`diffgrad`. Static.
       friction: as :func:`diffgrad`. Static.
       mu_dtype: as :func:`diffgrad`. Static.

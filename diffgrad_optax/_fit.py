@@ -66,6 +66,26 @@ def check_same_array(path: Any, grad: Any, stored: jax.Array) -> None:
         )
 
 
+def check_scales(scales: Any, inner_state: Any) -> None:
+    """Refuses scales that are not those of this inner state.
+
+    Raises:
+      ValueError: if they are another number, None counted too, or have a place that the
+        inner state has not.
+    """
+    of_scales, of_state = (
+        jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: leaf is None)
+        for tree in (scales, inner_state)
+    )
+    places = {path for path, _ in of_state}
+    known = all(path in places for path, scale in of_scales if scale is not None)
+    if len(of_scales) != len(of_state) or not known:
+        raise ValueError(
+            f'scales {jax.tree.structure(scales)} do not fit the inner_state '
+            f'{jax.tree.structure(inner_state)}: take both from one QuantizedState'
+        )
+
+
 def check_shape(path: Any, array: Any, stored: Any) -> None:
     """Refuses a new array of the state, from an inner transformation, of another shape.
 

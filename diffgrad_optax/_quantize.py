@@ -16,7 +16,7 @@ from diffgrad_optax._checks import (
     check_one_set,
 )
 from diffgrad_optax._dtypes import stable_dtypes, widened
-from diffgrad_optax._fit import check_shape
+from diffgrad_optax._fit import check_scales, check_shape
 from diffgrad_optax._paths import arrays_beside, split_paths
 from diffgrad_optax._sharding import following_params
 
@@ -68,9 +68,8 @@ def quantize_state(
     (0, 1) turns from step to step by the golden ratio, from a start of each place's
     own: while :math:`x` keeps still, :math:`\hat x` is :math:`x` on average, or
     :math:`c` is :math:`y`, and what is a code already stays one. (A momentum that goes
-    through a cycle of a few steps may stay off by about the gap of two codes.) Rounding
-    to the nearest code instead would never let a second moment shrink, which loses
-    1/1000 a step where codes are at least 1/64 apart.
+    through a cycle of a few steps may stay off by about the gap of two codes.) By the
+    nearest code a second moment, which loses 1/1000 a step, would never shrink.
 
     Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
     instead of 12, Adam's 2.1 instead of 8. Rounding is noise, by which a step of
@@ -287,6 +286,7 @@ def decoded(state: QuantizedState) -> optax.OptState:
 
 def _pairs(state: QuantizedState) -> tuple[list[tuple[Any, Any]], Any]:
     """Each leaf of the inner state with its scale, and their tree."""
+    check_scales(state.scales, state.inner_state)
     # By their paths: NNX puts what is an array into a node, and leaves None as it is.
     scale_at = dict(jax.tree_util.tree_leaves_with_path(state.scales))
     leaves, treedef = jax.tree_util.tree_flatten_with_path(state.inner_state)

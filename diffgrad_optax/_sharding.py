@@ -20,7 +20,7 @@ def following_params(
 
     Outside jit, zeros made like an array lie where it lies. Under jit they are
     constants, and with automatic axes a compiler is free to put those on one device.
-    (Zeros like a parameter in a host's memory are in a device's, and follow nothing.)
+    (Those like a parameter in a host's memory are in a device's, and follow nothing.)
     """
 
     def init_fn(params: optax.Params) -> optax.OptState:

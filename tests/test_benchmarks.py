@@ -375,11 +375,15 @@ def test_an_update_moves_parameter_gradient_and_state():
     assert moved == {'in memory': 36, 'materialized': 36, 'elementwise': 32}
 
 
-def test_a_copy_is_in_place_and_counts_what_is_read_and_what_is_written(tmp_path):
+def test_a_copy_is_in_place_and_counts_what_is_read_and_what_is_written(
+    tmp_path, monkeypatch
+):
     numbers = jax.ShapeDtypeStruct((64,), jnp.float32)
     text = jax_arms.copy.lower(numbers, jnp.ones(())).as_text()
     assert text.count('tf.aliasing_output') == 1
-    compare.smoke(['array'], ['float32'], [], ['materialized'], tmp_path)
+    left_out = [name for name in jax_arms.OPTIMIZERS if name != 'optax.adam']
+    monkeypatch.setattr(torch_arms, 'working', lambda tree, say: {})
+    compare.smoke(['array'], ['float32'], left_out, ['materialized'], tmp_path)
     result = json.loads((tmp_path / 'update-array-float32.json').read_text())
     assert result['copied_bytes'] == 64 * (4 + 4)
 
@@ -664,11 +668,20 @@ def test_a_plugin_that_bears_no_workers_is_left_out(two_tests, monkeypatch):
     assert (two_tests / 'out/correctness.json').exists()
 
 
-def test_tests_that_could_not_be_run_leave_no_result(two_tests):
+def test_tests_that_could_not_be_run_leave_no_result(two_tests, monkeypatch):
+    started = []
+
+    def default_backend():
+        started.append(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])
+        return 'cpu'
+
+    monkeypatch.setattr(jax, 'default_backend', default_backend)
     (two_tests / 'test_two.py').write_text('import no_such_module')
     with pytest.raises(SystemExit, match='no_such_module'):
         correctness.main(['--workers', '1', '--out-dir', str(two_tests / 'out')])
     assert not [*(two_tests / 'out').iterdir()]
+    # JAX, which starts here, takes no memory of a GPU that the workers need.
+    assert set(started) == {'false'}
 
 
 @pytest.fixture

@@ -481,7 +481,9 @@ def test_a_comparison_is_replaced_only_by_one_that_has_all_its_runs(tmp_path, ch
     )
     compare.compare(first)
     before = contents(tmp_path)
-    with pytest.raises(UserError, match=r'results.json is there .*another --out-dir'):
+    with pytest.raises(
+        UserError, match=r'--optimizers and --seeds or fewer: choose another'
+    ):
         compare.compare(dataclasses.replace(first, **changes))
     assert contents(tmp_path) == before
     more = {'optimizers': ('diffgrad', 'adam'), 'seeds': (1, 0)}

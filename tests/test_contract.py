@@ -176,7 +176,7 @@ def test_init_needs_only_shapes_and_dtypes(opt):
 
 
 def test_parameters_in_the_memory_of_a_host_have_their_state_on_the_device(opt):
-    (device,) = jax.devices()
+    device = jax.devices()[0]
     there = jax.sharding.SingleDeviceSharding(device, memory_kind='pinned_host')
     params = jax.device_put(normal(0), there)
     state = without_keys(jax.jit(opt.init)(params))

@@ -312,7 +312,14 @@ def test_data_that_are_missing_are_asked_for_before_anything_is_trained(
 
 def test_data_of_finished_runs_are_not_asked_for(monkeypatch):
     monkeypatch.setattr(experiment, 'cifar_checksum', pytest.fail)
-    run.check(experiment.embedded(Path('nowhere')), RESULTS, 'embedded')
+    run.check_data(experiment.embedded(Path('nowhere')), RESULTS)
+
+
+def test_data_are_not_asked_for_where_nothing_is_trained(tmp_path, capsys):
+    wrong = tmp_path / 'wrong'
+    wrong.touch()
+    run.main(['--minutes=0', f'--data-dir={wrong}', f'--out-dir={tmp_path}'])
+    assert 'nothing to show' in capsys.readouterr().out
 
 
 def test_the_papers_scale_needs_its_images(tmp_path):

@@ -862,7 +862,7 @@ def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(tmp_path):
         (
             {'inner': optax.MultiSteps(optax.adam(1e-3), 2)},
             TypeError,
-            r'inner must be gradient_transformation\(\) of',
+            r'give what gradient_transformation\(\) of it returns',
         ),
         ({'block_size': 0}, ValueError, 'block_size must be an integer >= 1, got 0'),
         ({'block_size': 64.0}, TypeError, 'block_size must be an integer .* 64.0'),
@@ -879,3 +879,25 @@ def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(tmp_path):
 def test_wrong_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         quantize_state(**{'inner': optax.identity(), **arguments})
+
+
+@pytest.mark.parametrize(
+    'scales',
+    [
+        lambda params: None,
+        lambda params: (),
+        lambda params: {'other': 1},
+        lambda params: quantize_state(optax.adam(0.1), min_size=0).init(params).scales,
+        lambda params: quantized_diffgrad().init({'v': params['w']}).scales,
+    ],
+    ids=['None', 'empty', 'dict', 'of Adam', 'of another parameter'],
+)
+def test_codes_are_not_read_without_their_scales(scales):
+    params = {'w': jnp.ones(32, jnp.float32)}
+    state = quantized_diffgrad().init(params)
+    with pytest.raises(ValueError, match='do not fit the inner_state'):
+        quantized_diffgrad().update(params, state._replace(scales=scales(params)))
+
+
+def quantized_diffgrad():
+    return quantize_state(diffgrad(0.1), min_size=0)

@@ -18,7 +18,7 @@ from examples.common.cli import UserError, option
 from examples.common.curves import draw_curves
 from examples.common.files import check_replaceable, write_atomically
 from examples.common.finite import DivergedError
-from examples.common.tables import fewer, spread
+from examples.common.tables import fewer, of_seeds, spread
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
         lambda record: covers(comparison, record['comparison']),
         True,
         *('table.md', 'curves.png'),
+        named='these settings, with these --optimizers and --seeds or fewer',
     )
     configs = [
         Config(
@@ -73,7 +74,7 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
     # One that is refused stops the comparison before the first is trained.
     for config in configs:
         check_numbers(config)
-    for config in configs[:: len(comparison.seeds)]:
+    for config in {config.optimizer: config for config in configs}.values():
         prepare(config)
     results: dict[str, dict[int, Result]] = {n: {} for n in comparison.optimizers}
     for config in configs:
@@ -108,7 +109,7 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
             for name, of_name in results.items()
         },
         f'{comparison.model} (width {comparison.width}) on {comparison.dataset}, '
-        f'{len(comparison.seeds)} seeds: mean and standard deviation',
+        f'{of_seeds(len(comparison.seeds))}: mean and standard deviation',
     )
     return results
 

@@ -79,7 +79,10 @@ def train(
         out_dir,
         settings=settings,
         facts=facts(mesh),
-        keys=('train_loss', 'test_accuracy'),
+        keys=(
+            *('train_loss', 'test_accuracy', 'test_correct', 'test_count'),
+            *('images_per_second', 'seconds'),
+        ),
         resume=config.resume,
     ) as run:
         state, metrics = run.restore(initial)

@@ -103,7 +103,8 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
     except OSError as error:
         place = '' if error.filename is None else f'{error.filename}: '
-        print(f'error: {place}{error.strerror or error}', file=sys.stderr)
+        said = error.strerror or str(error) or type(error).__name__
+        print(f'error: {place}{said}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted: repeat the command', file=sys.stderr)

@@ -34,7 +34,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def check_replaceable(
-    path: Path, told: Callable[[Any], Any], settings: Any, *drawn: str
+    path: Path,
+    told: Callable[[Any], Any],
+    settings: Any,
+    *drawn: str,
+    named: str = 'these settings',
 ) -> None:
     """Refuses to write a result over anything else than one of the same settings.
 
@@ -43,6 +47,7 @@ def check_replaceable(
       told: of what is there, what its settings were.
       settings: those of what will be written.
       *drawn: the names of files that are made from the result, beside it.
+      named: what they are to the user.
 
     Raises:
       UserError: if something else is there.
@@ -56,8 +61,7 @@ def check_replaceable(
         same = False
     if not same:
         raise UserError(
-            f'{path} is there and is no result of these settings: choose another '
-            '--out-dir'
+            f'{path} is there and is no result of {named}: choose another --out-dir'
         )
 
 
@@ -91,5 +95,5 @@ def check_made(runs: object, *made: Path) -> None:
         if file.exists() and not runs:
             raise UserError(
                 f'{file} is there without the runs that it would be made from: choose '
-                'another place'
+                'another place, or delete it'
             )

@@ -59,19 +59,26 @@ def all_results(networks: dict[str, Network], out_dir: Path) -> dict[str, Lines]
     }
 
 
-def check(networks: dict[str, Network], out_dir: Path, scale: str) -> None:
-    """Refuses what would stop a call of hours, or write over something else.
+def check_out_dir(networks: dict[str, Network], out_dir: Path, scale: str) -> None:
+    """Refuses a folder in which something else would be written over.
 
     Raises:
-      UserError: if data that a missing run needs are not there, or a file is in the
-        way.
+      UserError: naming the file.
     """
     check_replaceable(out_dir / DONE, lambda done: done['scale'], scale)
     lines = all_results(networks, out_dir)
     check_made(any(lines.values()), *(out_dir / name for name in (DONE, *SHOWN)))
-    for name, network in networks.items():
-        if len(lines[name]) < len(network.runs()):
-            network.checksum(network.config)
+
+
+def check_data(networks: dict[str, Network], out_dir: Path) -> None:
+    """Looks for the data of all runs that are missing, before the first takes hours.
+
+    Raises:
+      UserError: if some are not there.
+    """
+    for name, of_network in all_results(networks, out_dir).items():
+        if len(of_network) < len(networks[name].runs()):
+            networks[name].checksum(networks[name].config)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -81,9 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     scale = 'smoke' if settings.smoke else settings.scale
     networks = SCALES[scale](settings.data_dir)
     out_dir = settings.out_dir
-    check(networks, out_dir, scale)
     minutes = math.inf if settings.minutes is None else settings.minutes
     deadline = time.monotonic() + 60 * minutes
+    check_out_dir(networks, out_dir, scale)
+    if minutes:
+        check_data(networks, out_dir)
     for name, network in networks.items():
         print(f'{name}: {len(network.runs())} runs', flush=True)
         run_network(network, path_of(out_dir, name), out_dir / 'runs' / name, deadline)

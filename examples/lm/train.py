@@ -78,7 +78,7 @@ def train(
             config.folder(),
             settings=config.settings() | {'data_checksum': texts.checksum(text)},
             facts=facts(mesh),
-            keys=('epoch', 'train_loss', 'valid_loss'),
+            keys=('epoch', 'train_loss', 'valid_loss', 'seconds'),
             resume=config.resume,
         ) as run,
     ):
