@@ -492,14 +492,12 @@ def test_a_comparison_is_replaced_only_by_one_that_has_all_its_runs(tmp_path, ch
     assert (tmp_path / 'table.md').read_text().count('\n| ') == 2
 
 
-def test_an_optimizer_that_diverges_is_left_out_of_a_comparison(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_comparison_says_that_an_optimizer_diverged(tmp_path, monkeypatch, capsys):
     whole = compare.train
 
     def train(config, say):
         if config.optimizer == 'sgdm':
-            raise DivergedError('the loss is nan at step 3')
+            raise DivergedError('the loss is nan at step 3', 'try again')
         return whole(config, say=say)
 
     monkeypatch.setattr(compare, 'train', train)
@@ -507,8 +505,19 @@ def test_an_optimizer_that_diverges_is_left_out_of_a_comparison(
     of_both = compare.Comparison(
         **settings, out_dir=tmp_path, optimizers=('sgdm', 'adam'), seeds=(0,)
     )
-    assert list(compare.compare(of_both)) == ['adam']
-    assert 'sgdm       seed 0  is left out: the loss is nan' in capsys.readouterr().out
+    results = compare.compare(of_both)
+    assert results['sgdm'] == {} and list(results['adam']) == [0]
+    said = capsys.readouterr().out
+    assert 'sgdm       seed 0  diverged: the loss is nan at step 3: try' in said
+    *_, sgdm, adam = (tmp_path / 'table.md').read_text().splitlines()
+    assert [cell.strip() for cell in sgdm.split('|')[1:-1]] == [
+        *('sgdm', '1 diverged', '1 diverged', '–')
+    ]
+    assert 'diverged' not in adam
+    record = json.loads((tmp_path / 'results.json').read_text())
+    assert record['diverged'] == [{'optimizer': 'sgdm', 'seed': 0}]
+    assert [run['optimizer'] for run in record['runs']] == ['adam']
+    assert (tmp_path / 'curves.png').exists()
     with pytest.raises(UserError, match='every run has diverged'):
         compare.compare(
             dataclasses.replace(
@@ -524,7 +533,7 @@ def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(
 
     def train(config, say):
         if (config.optimizer, config.seed) == ('sgdm', 1):
-            raise DivergedError('the loss is nan at step 3')
+            raise DivergedError('the loss is nan at step 3', 'try again')
         return whole(config, say=say)
 
     monkeypatch.setattr(compare, 'train', train)
@@ -547,8 +556,9 @@ def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(
         assert run['metrics'] == results[run['optimizer']][run['seed']].metrics
     assert [run['seed'] for run in record['runs']] == [0, 2, 0, 1, 2]
     *_, sgdm, adam = (tmp_path / 'table.md').read_text().splitlines()
-    assert sgdm.count(' (2) | ') == 2
-    assert '(' not in adam
+    assert sgdm.count(' (2), 1 diverged | ') == 2
+    assert '(' not in adam and 'diverged' not in adam
+    assert record['diverged'] == [{'optimizer': 'sgdm', 'seed': 1}]
     assert (tmp_path / 'curves.png').exists()
 
 

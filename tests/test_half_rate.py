@@ -16,6 +16,7 @@ import pytest
 from diffgrad_optax import friction_coefficients, with_friction
 from examples.cifar.config import Config as CifarConfig
 from examples.common.cli import UserError
+from examples.common.finite import DivergedError
 from examples.common.grid import chosen, over_rates
 from examples.common.observe import BINS, observed, read
 from examples.common.optimizers import compose, make_optimizer
@@ -297,6 +298,65 @@ def test_what_is_missing_again_is_shown_and_not_called_done(
     assert '| adam | 55.00 ± 7.07 | 60.00 (1) | 55.00 ± 7.07 |' in text
 
 
+def test_runs_that_diverge_are_results_and_their_controls_with_them(
+    monkeypatch, tmp_path
+):
+    def train(config, say, read):
+        result = fake_train(config, say, read)
+        if (config.optimizer, config.learning_rate, config.seed) in diverge:
+            raise DivergedError('the loss of step 3 is infinite or NaN', 'try again')
+        return result
+
+    diverge = {
+        ('diffgrad+observed', 1e-2, 1),
+        ('adam-half', 1e-2, 0),
+        ('adam-half', 1e-2, 1),
+    }
+    monkeypatch.setattr(experiment, 'train_cifar', train)
+    run.main(['--smoke', '--out-dir', str(tmp_path)])
+    lines = (tmp_path / 'half_rate-mlp.jsonl').read_text().splitlines()
+    runs = len(experiment.smoke(None)['mlp'].runs())
+    # What was to be told of the one that diverged, cannot be run.
+    assert len(lines) == runs - 1
+    assert json.loads((tmp_path / 'half_rate.json').read_text())['runs'] == {
+        'mlp': runs
+    }
+    text = (tmp_path / 'half_rate.md').read_text()
+    whole, half = '55.00 ± 7.07', '50.00 (1), 1 diverged'
+    assert f'| adam | {whole} | {whole} | 0.001 | {whole} |' in text
+    assert f'| adam-half | {whole} | 2 diverged | 0.001 | {whole} |' in text
+    for arm in ('diffgrad', 'diffgrad-frozen'):
+        assert f'| {arm} | {whole} | {half} | 0.001 | {whole} |' in text
+    zero = '0.00 ± 0.00'
+    assert (
+        f'| diffgrad − diffgrad-frozen | {zero} | 0.00 (1), 1 diverged '
+        f'| {zero} (3), 1 diverged |'
+    ) in text
+    assert f'| diffgrad − adam-half | {zero} | 2 diverged |' in text
+    monkeypatch.setattr(experiment, 'train_cifar', None)
+    run.main(['--smoke', '--out-dir', str(tmp_path)])
+    assert (tmp_path / 'half_rate-mlp.jsonl').read_text().splitlines() == lines
+
+
+def test_what_diverged_where_it_is_looked_at_closely_is_not_drawn(
+    monkeypatch, tmp_path
+):
+    def train(config, say, read):
+        result = fake_train(config, say, read)
+        if config.learning_rate == 1e-3 and 'observed' in config.optimizer:
+            raise DivergedError('the loss of step 3 is infinite or NaN', 'try again')
+        return result
+
+    monkeypatch.setattr(experiment, 'train_cifar', train)
+    run.main(['--smoke', '--out-dir', str(tmp_path)])
+    text = (tmp_path / 'half_rate.md').read_text()
+    assert '| diffgrad | 2 diverged | 2 diverged | 2 diverged |' in text
+    assert '| dfc |' not in text
+    assert not (tmp_path / 'half_rate-friction.png').exists()
+    assert (tmp_path / 'half_rate-rates.png').stat().st_size > 5000
+    assert (tmp_path / 'half_rate.json').exists()
+
+
 @pytest.mark.parametrize('scale', ['embedded', 'paper'])
 def test_data_that_are_missing_are_asked_for_before_anything_is_trained(
     scale, monkeypatch, tmp_path
@@ -387,11 +447,19 @@ def test_a_rate_is_chosen_by_its_mean_and_only_from_all_of_them():
         '| a | 3.0 ± 2.8 | 2.5 ± 0.0 | 0.2 | 2.5 ± 0.0 |'
     )
     assert table({'a': of_rates}, (0.1, 0.2, 0.3)).endswith('| 2.5 ± 0.0 | – | – | – |')
-    # The seed that is missing may have diverged.
+    # The seed that is missing may be the worst.
     with_fewer = of_rates | {0.2: of_rates[0.2][:1]}
     assert table({'a': with_fewer}, (0.1, 0.2)).endswith('| 2.5 (1) | – | – |')
     with_fewer = {rate: runs[:1] for rate, runs in of_rates.items()}
     assert table({'a': with_fewer}, (0.1, 0.2)).endswith('| 2.5 (1) | – | – |')
+    # One that diverged is the worst, whatever its place.
+    for diverged in ([[], *runs(1.0)], [*runs(1.0), []]):
+        assert table({'a': of_rates | {0.1: diverged}}, (0.1, 0.2)).endswith(
+            '| a | 1.0 (1), 1 diverged | 2.5 ± 0.0 | 0.2 | 2.5 ± 0.0 |'
+        )
+    assert table({'a': {0.1: diverged, 0.2: [[], []]}}, (0.1, 0.2)).endswith(
+        '| a | 1.0 (1), 1 diverged | 2 diverged | – | – |'
+    )
 
 
 def test_seeds_are_counted_in_words():

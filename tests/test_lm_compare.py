@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from examples.common.cli import UserError
+from examples.common.finite import DivergedError
 from examples.common.optimizers import compose
 from examples.common.record import Record
 from examples.lm import compare, data, plans
@@ -149,6 +150,26 @@ def test_sgd_alone_has_other_rates_and_adadiff_its_experiments_epsilon():
     assert dict(adadiff.modifiers) == {'eps_root': 1e-16}
 
 
+def test_runs_that_diverge_are_results(monkeypatch, tmp_path):
+    def train(config, say):
+        result = fake_train(config, say)
+        if (config.model, config.optimizer) in diverge:
+            raise DivergedError('the loss of step 3 is infinite or NaN', 'try again')
+        return result
+
+    diverge = {('lstm', 'sgd'), ('lstm', 'adam'), ('transformer', 'sgd')}
+    monkeypatch.setattr(compare, 'train', train)
+    compare.main(['--smoke', '--out-dir', str(tmp_path)])
+    assert (tmp_path / 'lm.json').exists()
+    lstm, transformer = (tmp_path / 'lm.md').read_text().split('transformer')
+    assert '| sgd (rates × 1000) | 1 diverged | – | – |' in lstm
+    assert '| adam | 1 diverged | – | – |' in lstm
+    assert '| adam | 1.0000 | 0.004 | 1.0000 |' in transformer
+    assert (tmp_path / 'lm-rates.png').stat().st_size > 5000
+    monkeypatch.setattr(compare, 'train', never)
+    compare.main(['--smoke', '--out-dir', str(tmp_path)])
+
+
 def test_a_test_text_is_shown_where_there_is_one_and_chooses_nothing():
     def lines(**metrics):
         return {('adam', 1e-3, 0): {'metrics': [metrics]}}
@@ -157,6 +178,8 @@ def test_a_test_text_is_shown_where_there_is_one_and_chooses_nothing():
     assert compare.metric_names(embedded) == ('train_loss', 'valid_loss')
     files = lines(train_loss=1.0, valid_loss=2.0, test_loss=3.0)
     assert compare.metric_names(files) == ('valid_loss', 'test_loss')
+    diverged = {('adam', 1e-3, 1): {'metrics': []}}
+    assert compare.metric_names(diverged | files) == ('valid_loss', 'test_loss')
 
 
 def test_the_papers_experiment_needs_its_text():

@@ -33,12 +33,12 @@ def train(config):
     """Leaves a run's folder as a real run would; fails for 13, diverges for 99."""
     if config.seed == 13:
         raise UserError('seed 13 does not train')
-    if config.seed == 99:
-        raise DivergedError('the loss at step 3 is nan')
     assert config.resume
     config.out_dir.mkdir()
     told = {'settings': config.settings() | {'data_checksum': 'x'}, 'devices': ['cpu']}
     (config.out_dir / 'config.json').write_text(json.dumps(told))
+    if config.seed == 99:
+        raise DivergedError('the loss at step 3 is nan', 'try a smaller rate')
     return SimpleNamespace(metrics=[{'loss': config.seed, 'seconds': 0.5}] * 2)
 
 
@@ -79,12 +79,23 @@ def test_a_failing_run_keeps_the_lines_before_it(tmp_path):
     assert len(Record(tmp_path / 'results.jsonl').runs) == 1
 
 
-def test_a_run_that_diverges_keeps_no_other_from_being_made(tmp_path):
+def test_a_run_that_diverges_has_a_line_and_keeps_no_other_from_being_made(tmp_path):
     configs = {'seed99': Config(99), 'seed0': Config(0)}
     record, said = run(tmp_path, configs)
-    assert [line['settings']['seed'] for line in record.runs] == [0]
-    assert said[0] == 'seed99 stays missing: the loss at step 3 is nan'
-    assert said[1].split()[:4] == ['1', 'of', '2', 'seed0']
+    assert Record(record.path).runs == record.runs
+    diverged, ended = record.runs
+    assert diverged == {
+        'settings': ended['settings'] | {'seed': 99},
+        'devices': ['cpu'],
+        'commit': ended['commit'],
+        'seconds': 0,
+        'metrics': [],
+        'diverged': 'the loss at step 3 is nan',
+    }
+    assert 'diverged' not in ended
+    assert said[0] == '   1 of 2  seed99  diverged: the loss at step 3 is nan'
+    assert [file.name for file in (tmp_path / 'runs').iterdir()] == ['lock']
+    assert run(tmp_path, configs)[1] == []
 
 
 def test_other_data_of_the_same_name_are_not_joined(tmp_path):

@@ -13,7 +13,7 @@ from examples.common.parts import NAMES
 from examples.common.record import Record
 from examples.study import run
 from examples.study.experiments import ARMS, CONTROL, EXPERIMENTS, MIXTURE, plan
-from examples.study.report import WINDOW, by_arm, smoothed, table
+from examples.study.report import WINDOW, by_arm, draw_group, smoothed, table
 
 RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
 COMMITTED = sorted(RESULTS.glob('study-*.jsonl'))
@@ -103,6 +103,20 @@ def test_the_table_has_means_over_seeds_and_says_what_was_not_run():
     text = table({CONTROL: [metrics(0.25), metrics(0.75)], 'study-sgd': []})
     assert '| 0.5000 ± 0.3536 | 0.5000 ± 0.3536 | 50.00 ± 35.36 | 2 |' in text
     assert '| sgd | `sgd` | not run | not run | not run | 0 |' in text
+
+
+def test_what_diverged_is_counted_and_not_drawn(tmp_path):
+    def metrics(loss):
+        return [{'train_loss': loss, 'test_loss': loss, 'test_accuracy': loss}] * 4
+
+    runs = {arm: [] for arm in ARMS}
+    runs |= {CONTROL: [metrics(0.25), []], 'study-sgd': [[]]}
+    text = table(runs)
+    half = '0.2500, 1 diverged'
+    assert f'| {half} | {half} | 25.00, 1 diverged | 2 |' in text
+    assert '| sgd | `sgd` | 1 diverged | 1 diverged | 1 diverged | 1 |' in text
+    draw_group(tmp_path / 'sgd.png', runs, 'sgd', 'title')
+    assert (tmp_path / 'sgd.png').stat().st_size > 5000
 
 
 def runs_of(results):

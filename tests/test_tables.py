@@ -201,19 +201,21 @@ def test_results_that_do_not_exist_are_not_shown(tmp_path):
 
 
 def filled(tmp_path, accuracies):
-    """A record of runs at batch size 128 with these last accuracies."""
+    """A record of runs at batch size 128 with these last accuracies; None diverged."""
     record = Record(tmp_path / 'results.jsonl')
     for optimizer, of_seeds in accuracies.items():
         for seed, accuracy in of_seeds.items():
             cell = Cell('cifar10', 128, optimizer, 'relu')
             config = configure(cell, SCALES['small'], seed, None)
             metrics = [{'test_accuracy': 0.99}, {'test_accuracy': accuracy}]
+            metrics = [] if accuracy is None else metrics
             record.add(
                 {
                     'settings': config.settings(),
                     'devices': ['abacus'],
                     'versions': {'jax': '1', 'flax': '2', 'optax': '3'},
                     'commit': 'c0ffee',
+                    'seconds': 30.0 * len(metrics),
                     'metrics': metrics,
                 }
             )
@@ -241,6 +243,34 @@ def test_numbers_stand_beside_the_published_ones_and_gaps_are_said(tmp_path):
         for row in TABLES[name].rows:
             datasets = set(TABLES[name].datasets) & set(SCALES['small'].datasets)
             assert part.count(f'| {row.label} |') == len(datasets)
+
+
+def test_what_diverged_is_counted_and_in_no_mean(tmp_path):
+    accuracies = {
+        'adam-half': {0: 0.40, 1: 0.50, 2: 0.45},
+        'diffgrad': {0: 0.42, 1: None, 2: 0.46},
+        'sgdm': {0: None},
+    }
+    record = filled(tmp_path, accuracies)
+    first = render.render(record, SCALES['small'], 'pebbles').split('\n### ')[1]
+    half = '(2), 1 diverged'
+    assert f'| diffGrad | 94.08 | 44.00 ± 2.83 {half} | 1.50 ± 0.71 {half} |' in first
+    assert '| SGDM | 90.15 | 1 diverged | 1 diverged |' in first
+    assert 'seeds that both were run with: 1.50 ± 0.50 points' in first
+    assert 'standard error, 2 pairs)' in first
+
+
+def test_the_outlook_is_that_of_runs_that_ended(tmp_path):
+    def configs(optimizer, seeds):
+        cell = Cell('cifar10', 128, optimizer, 'relu')
+        return [configure(cell, SCALES['small'], seed, None) for seed in seeds]
+
+    record = filled(tmp_path, {'adam': {0: 0.4}, 'sgdm': {0: None, 1: None}})
+    ended, diverged = configs('adam', range(4)), configs('sgdm', range(4))
+    mixed = dict(enumerate(ended + diverged))
+    assert run.outlook(mixed, record).startswith('missing: 5, about 5 min')
+    assert 'the first will tell' in run.outlook(dict(enumerate(diverged)), record)
+    assert run.outlook(dict(enumerate(diverged[:2])), record) == 'nothing is missing'
 
 
 def test_runs_of_another_scale_are_not_shown(tmp_path):

@@ -5,6 +5,7 @@ python -m examples.cifar.compare --optimizers adam adam-half diffgrad --seeds 0 
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from examples.common.cli import UserError, option
 from examples.common.curves import draw_curves
 from examples.common.files import check_replaceable, write_atomically
 from examples.common.finite import DivergedError
-from examples.common.tables import fewer, of_seeds, spread
+from examples.common.tables import fewer, of_seeds, summary
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
     only replaced if this one has all its runs.
 
     Returns:
-      For each optimizer the results by seed, without the runs that diverged.
+      For each optimizer the results by seed, without the runs that diverged, which the
+      table counts and the file names.
 
     Raises:
       UserError: as `train`.
@@ -82,7 +84,7 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
         try:
             result = train(config, say=lambda line: None)
         except DivergedError as error:
-            print(f'{name:10s} seed {seed}  is left out: {error}', flush=True)
+            print(f'{name:10s} seed {seed}  diverged: {error}', flush=True)
             continue
         results[name][seed] = result
         seconds = sum(line['seconds'] for line in result.metrics)
@@ -93,8 +95,7 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
             f'({result.correct} of {result.count})',
             flush=True,
         )
-    results = {name: of_name for name, of_name in results.items() if of_name}
-    if not results:
+    if not any(results.values()):
         raise UserError('every run has diverged: try a smaller --learning-rate')
     text = table(results, len(comparison.seeds))
     print(f'\n{text}\n\neverything is in {out_dir}')
@@ -107,6 +108,7 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
                 result.metrics for result in of_name.values()
             ]
             for name, of_name in results.items()
+            if of_name
         },
         f'{comparison.model} (width {comparison.width}) on {comparison.dataset}, '
         f'{of_seeds(len(comparison.seeds))}: mean and standard deviation',
@@ -131,24 +133,28 @@ def covers(comparison: Comparison, before: dict[str, Any]) -> bool:
 
 
 def table(results: dict[str, dict[int, Result]], seeds: int) -> str:
-    """Mean ± standard deviation in Markdown, with their number if below `seeds`."""
+    """Mean ± standard deviation in Markdown, with their number if below `seeds`.
+
+    The seeds that an optimizer has no result of are those that diverged.
+    """
     rows = [
         '| optimizer  | test accuracy (%) | final training loss | images/s |',
         '|------------|------------------:|--------------------:|---------:|',
     ]
     for name, of_name in results.items():
-        runs, count = of_name.values(), fewer(of_name, seeds)
-        accuracy = spread([100 * run.correct / run.count for run in runs], 2) + count
-        loss = spread([run.metrics[-1]['train_loss'] for run in runs], 4) + count
-        rate = statistics.median(
-            line['images_per_second'] for run in runs for line in run.metrics
-        )
-        rows.append(f'| {name:10s} | {accuracy:>17s} | {loss:>19s} | {rate:8.0f} |')
+        runs, diverged = of_name.values(), [math.nan] * (seeds - len(of_name))
+        accuracies = [100 * run.correct / run.count for run in runs]
+        losses = [run.metrics[-1]['train_loss'] for run in runs]
+        rates = [line['images_per_second'] for run in runs for line in run.metrics]
+        accuracy = summary(accuracies + diverged, 2, seeds)
+        loss = summary(losses + diverged, 4, seeds)
+        rate = f'{statistics.median(rates):.0f}' if rates else '–'
+        rows.append(f'| {name:10s} | {accuracy:>17s} | {loss:>19s} | {rate:>8s} |')
     return '\n'.join(rows)
 
 
 def as_json(comparison: Comparison, results: dict[str, dict[int, Result]]) -> str:
-    """The configuration and every single result."""
+    """The configuration, every single result, and what diverged."""
     return json.dumps(
         {
             'comparison': {
@@ -160,6 +166,12 @@ def as_json(comparison: Comparison, results: dict[str, dict[int, Result]]) -> st
                 {'optimizer': name, 'seed': seed, 'metrics': result.metrics}
                 for name, of_name in results.items()
                 for seed, result in of_name.items()
+            ],
+            'diverged': [
+                {'optimizer': name, 'seed': seed}
+                for name, of_name in results.items()
+                for seed in comparison.seeds
+                if seed not in of_name
             ],
         },
         indent=1,

@@ -15,7 +15,16 @@ class NonFiniteError(Exception):
 
 
 class DivergedError(UserError):
-    """A run that ends because its loss or state is no number any more."""
+    """A run that ends because its loss or state is no number any more.
+
+    Args:
+      reason: what is none, and when.
+      advice: where the run is left, and what can be done.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f'{reason}: {advice}')
+        self.reason = reason
 
 
 def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> DivergedError:
@@ -29,7 +38,7 @@ def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> DivergedE
     advice = 'Try a smaller --learning-rate in another --out-dir'
     if non_finite == 'stop':
         advice += ', or --non-finite skip in this one'
-    return DivergedError(f'{error}: {last_good}. {advice}')
+    return DivergedError(str(error), f'{last_good}. {advice}')
 
 
 @jax.jit

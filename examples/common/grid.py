@@ -1,5 +1,6 @@
 """What runs over a grid of learning rates come to, in a table and in a picture."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,17 +8,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from examples.common.tables import fewer, markdown, spread
+from examples.common.tables import markdown, summary
 
-Metrics = list[dict[str, Any]]  # of each epoch
+Metrics = list[dict[str, Any]]  # of each epoch; none of a run that diverged
 
 # The runs of all seeds, for each arm and each rate.
 Arms = Mapping[str, Mapping[float, Sequence[Metrics]]]
 
 
 def last(runs: Sequence[Metrics], key: str) -> list[float]:
-    """The last epoch's `key` of each run."""
-    return [metrics[-1][key] for metrics in runs]
+    """The last epoch's `key` of each run, NaN where it diverged."""
+    return [metrics[-1][key] if metrics else math.nan for metrics in runs]
 
 
 def chosen(of_rates: Mapping[float, Sequence[Metrics]], key: str) -> float:
@@ -40,11 +41,11 @@ def over_rates(
     Args:
       arms: the runs that there are.
       rates: of every arm.
-      seeds: of every rate. A rate is chosen only where all rates have all of them: a
-        mean without those that diverged would be too low.
+      seeds: of every rate. A rate is chosen only where all rates have all of them,
+        and among those where none diverged: a mean without it would be too low.
       choose: the metric that chooses the rate; not the one that is shown.
       show: the metric that is shown, mean and standard deviation over the seeds, with
-        their number where it is not all.
+        their number where it is not all, and how many diverged.
       digits: of what is shown.
       factor: what is shown is multiplied by it.
     """
@@ -53,9 +54,10 @@ def over_rates(
         cells = dict.fromkeys([*rates, 'chosen', 'there'], '–')
         for rate, runs in of_rates.items():
             values = [factor * x for x in last(runs, show)]
-            cells[rate] = spread(values, digits) + fewer(values, seeds)
-        if all(len(of_rates.get(rate, ())) == seeds for rate in rates):
-            rate = chosen(of_rates, choose)
+            cells[rate] = summary(values, digits, seeds)
+        finite = {rate: runs for rate, runs in of_rates.items() if all(runs)}
+        if finite and all(len(of_rates.get(rate, ())) == seeds for rate in rates):
+            rate = chosen(finite, choose)
             cells |= {'chosen': f'{rate:g}', 'there': cells[rate]}
         rows.append([arm, *cells.values()])
     header = ['arm', *(f'{rate:g}' for rate in rates), 'chosen', 'there']
@@ -70,10 +72,12 @@ def draw_grid(
 ) -> None:
     """Draws a panel for each title: a line through the means of each arm.
 
+    A line is broken where a run diverged.
+
     Args:
       path: of the PNG file.
       panels: for each title, arm and place on the logarithmic axis the values, of
-        which each is a point.
+        which each is a point; NaN of a run that diverged.
       styles: how each arm is drawn.
       label: of the axis.
     """

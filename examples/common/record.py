@@ -1,8 +1,10 @@
 """Results of runs that are compared: a file that grows by a line for each run.
 
 A line is what the run's `config.json` holds (its settings, devices and versions), the
-commit, its metrics and the seconds that its epochs took. Lines are only added, so that
-a file made in many sittings, on many machines, is still one table.
+commit, its metrics and the seconds that its epochs took. A run that diverged has no
+metrics and says why: it is a result, and is not run again while its line is there.
+Lines are only added, so that a file made in many sittings, on many machines, is still
+one table.
 """
 
 import dataclasses
@@ -157,6 +159,14 @@ def of_each_data(
             yield settings | {'data_checksum': of_data}
 
 
+def outcome(train: Callable[[Any], Any], config: Any) -> dict[str, Any]:
+    """What is recorded of a run when it ends: its metrics, or why it has none."""
+    try:
+        return {'metrics': train(config).metrics}
+    except DivergedError as error:
+        return {'metrics': [], 'diverged': error.reason}
+
+
 def run_missing(
     path: Path,
     configs: Mapping[str, Any],
@@ -171,7 +181,7 @@ def run_missing(
 
     A run that is interrupted goes on when the command is repeated. When its line is
     written its folder is deleted: networks of hundreds of runs are not kept. A run
-    that diverges stays missing, and keeps no other from being made.
+    that diverges has a line too, and keeps no other from being made.
 
     Args:
       path: of the file.
@@ -200,17 +210,13 @@ def run_missing(
                 break
             folder = runs_dir / name
             config = dataclasses.replace(config, out_dir=folder, resume=True)
-            try:
-                metrics = train(config).metrics
-            except DivergedError as error:
-                say(f'{name} stays missing: {error}')
-                continue
-            seconds = sum(line['seconds'] for line in metrics)
+            result = outcome(train, config)
+            seconds = sum(line['seconds'] for line in result['metrics'])
             told = json.loads((folder / 'config.json').read_text())
-            record.add(
-                told | {'commit': commit(), 'seconds': seconds, 'metrics': metrics}
-            )
+            record.add(told | {'commit': commit(), 'seconds': seconds} | result)
             shutil.rmtree(folder)
             done += 1
-            say(f'{done:4d} of {len(configs)}  {name}  {seconds:.0f} s')
+            reason = result.get('diverged')
+            end = f'diverged: {reason}' if reason else f'{seconds:.0f} s'
+            say(f'{done:4d} of {len(configs)}  {name}  {end}')
     return record

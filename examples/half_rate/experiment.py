@@ -95,11 +95,11 @@ class Network(NamedTuple):
 
 
 def config_of(network: Network, run: Run, record: Record) -> Any:
-    """What `run` is told; None while what it needs has no line in `record`."""
+    """What `run` is told; None while what it needs has no line, or if it diverged."""
     optimizer = ARMS[run.arm]
     if run.arm in FROZEN:
         other = find(network, run._replace(arm=FROZEN[run.arm]), record)
-        if other is None:
+        if other is None or not other['metrics']:
             return None
         optimizer += '=' + ','.join(f'{factor:.6g}' for factor in mean_by_array(other))
     if run.factor != 1.0:
@@ -110,9 +110,14 @@ def config_of(network: Network, run: Run, record: Record) -> Any:
 
 
 def find(network: Network, run: Run, record: Record) -> dict[str, Any] | None:
-    """The line of `run`, if there is one."""
+    """The line of `run`, if there is one.
+
+    A control of a run that diverged cannot be run, and has that one's.
+    """
     config = config_of(network, run, record)
-    return None if config is None else record.find(config)
+    if config is None:
+        return find(network, run._replace(arm=FROZEN[run.arm]), record)
+    return record.find(config)
 
 
 def results(network: Network, record: Record) -> dict[Run, dict[str, Any]]:

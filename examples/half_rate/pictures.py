@@ -76,7 +76,7 @@ def draw_frictions(
         name: lines[name].get(Run('diffgrad', network.close, network.seeds[0]))
         for name, network in networks.items()
     }
-    runs = {name: line for name, line in runs.items() if line is not None}
+    runs = {name: line for name, line in runs.items() if line and line['metrics']}
     if not runs:
         return
     figure = Figure(figsize=(5 * len(runs), 10), layout='constrained')

@@ -1,13 +1,13 @@
 """The answer in numbers, as tables in Markdown."""
 
 import itertools
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from examples.common.grid import last, over_rates
-from examples.common.tables import fewer, markdown, mean_with_error, of_seeds, spread
+from examples.common.tables import markdown, mean_with_error, of_seeds, summary
 from examples.half_rate.experiment import FACTORS, Network, Run
 
 Lines = Mapping[Run, Mapping[str, Any]]
@@ -53,7 +53,7 @@ def title(name: str, network: Network) -> str:
 
 
 def scores(network: Network, lines: Iterable[Mapping[str, Any]]) -> list[float]:
-    """What a page shows of each run's last epoch."""
+    """What a page shows of each run's last epoch, NaN where it diverged."""
     values = last([line['metrics'] for line in lines], network.score)
     return [percent(network) * value for value in values]
 
@@ -120,24 +120,22 @@ def rates_table(network: Network, lines: Lines) -> str:
 def differences(network: Network, lines: Lines) -> str:
     """What one arm has more than another: means and standard errors over pairs.
 
-    With their number where it is not that of all seeds, and of all rates.
+    With their number where it is not that of all seeds, and of all rates, and how many
+    have a run that diverged.
     """
     most = len(network.seeds)
     rows = []
     for arm, other in DIFFERENCES:
         of_rates = [paired(network, lines, arm, other, {r}) for r in network.rates]
         all_pairs = list(itertools.chain.from_iterable(of_rates))
-        cells = [difference(network, pairs, most) for pairs in of_rates]
-        cells.append(difference(network, all_pairs, most * len(of_rates)))
+        counts = [most] * len(of_rates) + [most * len(of_rates)]
+        cells = [
+            summary(pairs, digits(network), count, mean_with_error) or '–'
+            for pairs, count in zip([*of_rates, all_pairs], counts, strict=True)
+        ]
         rows.append([f'{arm} − {other}', *cells])
     header = [unit(network), *(f'{rate:g}' for rate in network.rates), 'all rates']
     return markdown(header, rows)
-
-
-def difference(network: Network, pairs: Sequence[float], most: int) -> str:
-    if not pairs:
-        return '–'
-    return mean_with_error(pairs, digits(network)) + fewer(pairs, most)
 
 
 def unit(network: Network) -> str:
@@ -199,8 +197,8 @@ def over_factors(network: Network, lines: Lines) -> str:
     for arm in network.scaled:
         cells = dict.fromkeys(factors, '–')
         for factor, there in at_factors(network, lines, arm).items():
-            cells[factor] = spread(scores(network, there), digits(network))
-            cells[factor] += fewer(there, len(network.seeds))
+            values = scores(network, there)
+            cells[factor] = summary(values, digits(network), len(network.seeds))
             if means := [0.5 + run_mean(line) for line in there if observes(line)]:
                 cells[factor] += f' (ξ {np.mean(means):.4f})'
         rows.append([arm, *cells.values()])
@@ -208,7 +206,7 @@ def over_factors(network: Network, lines: Lines) -> str:
 
 
 def observes(line: Mapping[str, Any]) -> bool:
-    return 'friction' in line['metrics'][0]
+    return any('friction' in metrics for metrics in line['metrics'])
 
 
 def run_mean(line: Mapping[str, Any]) -> float:

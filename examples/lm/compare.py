@@ -6,6 +6,7 @@ Every run is a line of a file that only grows; a run that has its line is not re
 """
 
 import functools
+import itertools
 import json
 import math
 import time
@@ -96,7 +97,8 @@ def by_arm(plan: Plan, lines: Lines) -> dict[str, dict[float, list[Metrics]]]:
 
 def metric_names(lines: Lines) -> tuple[str, str]:
     """What chooses a rate, and what is shown, which chose nothing."""
-    if any('test_loss' in line['metrics'][-1] for line in lines.values()):
+    epochs = itertools.chain.from_iterable(line['metrics'] for line in lines.values())
+    if any('test_loss' in epoch for epoch in epochs):
         return 'valid_loss', 'test_loss'
     return 'train_loss', 'valid_loss'
 

@@ -1,15 +1,15 @@
 """What the study shows: a table, and a picture for each group of optimizers."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from examples.common.grid import Metrics, last
 from examples.common.record import Record
-from examples.common.tables import markdown, spread
+from examples.common.tables import markdown, summary
 from examples.study.experiments import (
     ARMS,
     CONTROL,
@@ -26,8 +26,7 @@ COLUMNS = {
     'test_accuracy': ('validation accuracy (%)', 100.0, 2),
 }
 
-# For each optimizer its runs, each a list of an epoch's metrics.
-Runs = dict[str, list[list[dict[str, Any]]]]
+Runs = dict[str, list[Metrics]]  # of each optimizer
 
 
 def by_arm(record: Record, experiment: Experiment) -> Runs:
@@ -41,15 +40,14 @@ def by_arm(record: Record, experiment: Experiment) -> Runs:
 
 
 def table(runs: Runs) -> str:
-    """The last epoch: mean ± sample standard deviation over the seeds."""
+    """The last epoch: mean ± sample standard deviation over the seeds that ended."""
     titles = [title for title, _, _ in COLUMNS.values()]
     rows = []
     groups = {arm: group for group, arms in GROUPS.items() for arm in arms}
     for arm, of_arm in runs.items():
         cells = [
-            spread([scale * metrics[-1][key] for metrics in of_arm], digits)
-            if of_arm
-            else 'not run'
+            summary([scale * value for value in last(of_arm, key)], digits, 0)
+            or 'not run'
             for key, (_, scale, digits) in COLUMNS.items()
         ]
         group = groups.get(arm, 'control')
@@ -78,7 +76,7 @@ def draw_group(path: Path, runs: Runs, group: str, title: str) -> None:
         figure.subplots(1, 2, sharey=True), ('train_loss', 'test_loss'), strict=True
     ):
         for index, arm in enumerate((CONTROL, *GROUPS[group])):
-            losses = [[line[key] for line in run] for run in runs[arm]]
+            losses = [[line[key] for line in run] for run in runs[arm] if run]
             draw_arm(axes, losses, arm, index)
         axes.set_title(f'{COLUMNS[key][0]}, mean over {WINDOW} epochs; pale: each run')
         axes.set_xlabel('epoch')

@@ -5,6 +5,7 @@ python -m examples.tables.render --scale small --images 'CIFAR-10 recompressed a
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Literal
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.files import check_drawn, write_atomically
+from examples.common.grid import last
 from examples.common.record import Record
-from examples.common.tables import markdown, mean_with_error, spread
+from examples.common.tables import ended, markdown, mean_with_error, summary
 from examples.tables.paper import BATCH_SIZES, TABLES, Cell, Row, Table, cells
 from examples.tables.scales import SCALES, Scale, configure
 
@@ -39,22 +41,19 @@ class Settings:
 
 
 def accuracies(record: Record, scale: Scale, cell: Cell) -> dict[int, float]:
-    """The last test accuracy (%) of each seed that was run."""
+    """The last test accuracy (%) of each seed that was run, NaN where it diverged."""
     seeds = dict.fromkeys(run['settings']['seed'] for run in record.runs)
     found = {
         seed: record.find(configure(cell, scale, seed, None)) for seed in sorted(seeds)
     }
-    return {
-        seed: 100 * run['metrics'][-1]['test_accuracy']
-        for seed, run in found.items()
-        if run is not None
-    }
+    runs = {seed: run['metrics'] for seed, run in found.items() if run is not None}
+    of_seeds = zip(runs, last(list(runs.values()), 'test_accuracy'), strict=True)
+    return {seed: 100 * accuracy for seed, accuracy in of_seeds}
 
 
 def with_count(values: Iterable[float]) -> str:
-    """Mean ± sample standard deviation (count)."""
-    values = list(values)
-    return f'{spread(values, 2)} ({len(values)})' if values else NOT_RUN
+    """Mean ± sample standard deviation (count), and how many diverged."""
+    return summary(list(values), 2, math.inf) or NOT_RUN
 
 
 def as_published(value: float | None) -> str:
@@ -108,6 +107,7 @@ def all_pairs(record: Record, scale: Scale, dataset: str) -> str:
             mine = accuracies(record, scale, cell)
             half = accuracies(record, scale, cell._replace(optimizer='adam-half'))
             more += [mine[seed] - half[seed] for seed in mine.keys() & half.keys()]
+    more = ended(more)
     sentence = (
         f'diffGrad minus Adam at half the rate on {NAMES[dataset]}, over all batch '
         'sizes, activations and seeds that both were run with'

@@ -152,7 +152,8 @@ def outlook(configs: dict[str, Config], record: Record) -> str:
     """How much is left, and how long it takes if it is like what there is."""
     if not (left := len(missing(configs, record))):
         return 'nothing is missing'
-    ended = [run['seconds'] for c in configs.values() if (run := record.find(c))]
+    runs = filter(None, map(record.find, configs.values()))
+    ended = [run['seconds'] for run in runs if run['metrics']]
     if not ended:
         return f'missing: {left}; the first will tell how long they take'
     minutes = left * sum(ended) / len(ended) / 60
