@@ -57,6 +57,12 @@ JOBS = (
     update('resnet50', 'float32', 2.2, *HALF),
     Job('throughput', ('benchmarks.throughput',), 4.0, reads_images=True),
     Job('correctness', ('benchmarks.correctness',), 5.0),
+    Job(
+        'throughput-one-graph',
+        ('benchmarks.throughput', '--one-graph'),
+        5.0,
+        reads_images=True,
+    ),
     update('billion', 'bfloat16', 2.5, *HALF),
     update('resnet50', 'bfloat16', 2.5, *HALF),
     update('array', 'bfloat16', 1.0),

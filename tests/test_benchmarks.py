@@ -428,8 +428,8 @@ def test_what_the_benchmarks_do_not_know_is_refused(tmp_path, monkeypatch):
 
 def test_a_training_step_computes_three_times_what_the_network_does(monkeypatch):
     work = throughput.Workload(2, 1, 4, 'float32')
-    for name in ('jax_arms', 'torch_arms'):
-        monkeypatch.setattr(throughput, name, lambda *_: {})
+    monkeypatch.setattr(throughput, 'OPTIMIZERS', {})
+    monkeypatch.setattr(throughput, 'working', lambda *_: {})
     measured = throughput.measure(
         throughput.random_images(2), work, rounds=1, say=print
     )
@@ -473,24 +473,59 @@ def test_what_fails_in_pytorch_is_left_out_and_said(monkeypatch):
 
 def test_the_second_call_of_a_training_step_compiles_nothing():
     work = throughput.Workload(2, 1, 2, 'float32')
-    for _, arm in throughput.jax_arms(throughput.random_images(2), work):
-        running = arm()
+    of = throughput.example(throughput.random_images(2), work)
+    for optimizer in throughput.OPTIMIZERS.values():
+        running = throughput.jax_arm(of, optimizer)()
         running.call()
         compiled = apply_gradient._cache_size()
         running.call()
         assert apply_gradient._cache_size() == compiled
 
 
-def test_a_step_of_pytorch_that_fails_leaves_the_others(monkeypatch):
-    def torch_arm(data, work, mode):
-        return lambda: Running(lambda: 1 // (mode is None), lambda: None)
+def test_a_training_step_that_fails_leaves_the_others():
+    def fail():
+        raise ZeroDivisionError
 
-    monkeypatch.setattr(throughput, 'torch_arm', torch_arm)
+    def nothing():
+        return None
+
     said = []
-    arms = throughput.torch_arms(None, None, (None, 'default'), said.append)
-    assert list(arms) == ['PyTorch, Adam(fused=True)']
-    assert len(said) == 1
-    assert said[0].startswith('left out PyTorch, Adam(fused=True), default: Zero')
+    arms = throughput.working(
+        {
+            'cannot be made': fail,
+            'works': lambda: lambda: Running(nothing, nothing),
+            'cannot be called': lambda: lambda: Running(fail, nothing),
+            'does not end': lambda: lambda: Running(nothing, fail),
+        },
+        said.append,
+    )
+    assert list(arms) == ['works']
+    assert [line.split(':')[0] for line in said] == [
+        f'left out {name}'
+        for name in ('cannot be made', 'cannot be called', 'does not end')
+    ]
+
+
+def test_the_step_in_one_graph_is_timed_beside_the_examples_own(monkeypatch):
+    work = throughput.Workload(2, 2, 2, 'float32')
+    monkeypatch.setattr(throughput, 'torch_arm', lambda *_: None)
+    monkeypatch.setattr(throughput, 'interleave', lambda arms, **_: arms)
+    said = []
+    arms = throughput.measure(
+        throughput.random_images(4), work, one_graph=True, rounds=1, say=said.append
+    )['seconds']
+    assert list(arms) == [
+        'examples/cifar, diffgrad',
+        'examples/cifar, optax.adam',
+        'examples/cifar, diffgrad, one graph',
+    ]
+    assert len(said) == 1 and said[0].startswith('left out PyTorch')
+    states = []
+    for name in ('examples/cifar, diffgrad', 'examples/cifar, diffgrad, one graph'):
+        running = arms[name]()
+        running.call()
+        states.append(running.wait()[0])
+    chex.assert_trees_all_equal(*states)
 
 
 def test_failed_write_leaves_nothing(tmp_path):
