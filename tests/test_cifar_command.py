@@ -265,6 +265,21 @@ def test_an_epoch_without_a_finite_step_stops_the_run_even_if_they_are_skipped(
 
 
 @pytest.mark.parametrize('non_finite', ['stop', 'skip'])
+def test_a_network_that_the_last_step_destroys_has_diverged(tmp_path, non_finite):
+    # Its weights are finite, so that only its test loss is not.
+    settings = {'model': 'cnn', 'optimizer': 'sgd', 'learning_rate': 1e10}
+    one_step = {'limit_train': 64, 'batch_size': 64, 'epochs': 1}
+    path = tmp_path / 'run'
+    with pytest.raises(DivergedError) as refusal:
+        train.train(
+            config(path, non_finite=non_finite, **settings, **one_step),
+            say=lambda line: None,
+        )
+    assert refusal.value.reason == 'the test loss of epoch 1 is infinite or NaN'
+    assert not (path / 'metrics.jsonl').exists()
+
+
+@pytest.mark.parametrize('non_finite', ['stop', 'skip'])
 def test_a_state_that_the_optimizer_spoils_stops_the_run(tmp_path, non_finite):
     settings = {'model': 'mlp', 'optimizer': 'adam+loss_scale=1e30'}
     with pytest.raises(DivergedError) as refusal:
@@ -515,7 +530,8 @@ def test_a_comparison_says_that_an_optimizer_diverged(tmp_path, monkeypatch, cap
     ]
     assert 'diverged' not in adam
     record = json.loads((tmp_path / 'results.json').read_text())
-    assert record['diverged'] == [{'optimizer': 'sgdm', 'seed': 0}]
+    reason = 'the loss is nan at step 3'
+    assert record['diverged'] == [{'optimizer': 'sgdm', 'seed': 0, 'reason': reason}]
     assert [run['optimizer'] for run in record['runs']] == ['adam']
     assert (tmp_path / 'curves.png').exists()
     with pytest.raises(UserError, match='every run has diverged'):
@@ -558,7 +574,7 @@ def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(
     *_, sgdm, adam = (tmp_path / 'table.md').read_text().splitlines()
     assert sgdm.count(' (2), 1 diverged | ') == 2
     assert '(' not in adam and 'diverged' not in adam
-    assert record['diverged'] == [{'optimizer': 'sgdm', 'seed': 1}]
+    assert [run['seed'] for run in record['diverged']] == [1]
     assert (tmp_path / 'curves.png').exists()
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from matplotlib.figure import Figure
 
 from diffgrad_optax import friction_coefficients, with_friction
 from examples.cifar.config import Config as CifarConfig
 from examples.common.cli import UserError
 from examples.common.finite import DivergedError
-from examples.common.grid import chosen, over_rates
+from examples.common.grid import chosen, draw_arm, draw_grid, over_rates
 from examples.common.observe import BINS, observed, read
 from examples.common.optimizers import compose, make_optimizer
 from examples.common.rates import Length
@@ -349,6 +351,8 @@ def test_what_diverged_where_it_is_looked_at_closely_is_not_drawn(
 
     monkeypatch.setattr(experiment, 'train_cifar', train)
     run.main(['--smoke', '--out-dir', str(tmp_path)])
+    (tmp_path / 'half_rate-friction.png').touch()  # of a run that has no line any more
+    run.main(['--smoke', '--out-dir', str(tmp_path)])
     text = (tmp_path / 'half_rate.md').read_text()
     assert '| diffgrad | 2 diverged | 2 diverged | 2 diverged |' in text
     assert '| dfc |' not in text
@@ -460,6 +464,32 @@ def test_a_rate_is_chosen_by_its_mean_and_only_from_all_of_them():
     assert table({'a': {0.1: diverged, 0.2: [[], []]}}, (0.1, 0.2)).endswith(
         '| a | 1.0 (1), 1 diverged | 2 diverged | – | – |'
     )
+
+
+def test_a_line_is_broken_where_a_run_diverged_and_a_cross_says_so():
+    axes = Figure().subplots()
+    nan = math.nan
+    values = {0.1: [1.0, 3.0], 0.2: [2.0, nan], 0.4: [4.0, 6.0], 0.8: [nan, nan]}
+    draw_arm(axes, values, 'a', {'color': 'tab:blue'})
+    line, *points, crosses = axes.get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), [2.0, nan, 5.0, nan])
+    assert line.get_marker() == 'o'
+    np.testing.assert_array_equal(points[1].get_ydata(), [2.0, nan])
+    assert list(crosses.get_xdata()) == [0.2, 0.8]
+    draw_arm(axes, {0.1: [1.0]}, 'b', {'color': 'tab:blue'})
+    line, _ = axes.get_lines()[-2:]
+    assert line.get_marker() == ''
+
+
+def test_a_rate_at_which_all_diverged_is_in_the_picture(tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        Figure, 'savefig', lambda self, *_, **__: limits.append(self.axes[0].get_xlim())
+    )
+    values = {'a': {0.1: [1.0], 0.2: [2.0], 0.8: [math.nan]}}
+    draw_grid(tmp_path / 'x.png', {'t': values}, {'a': {'color': 'tab:blue'}}, 'rate')
+    ((low, high),) = limits
+    assert low < 0.1 and high > 0.8
 
 
 def test_seeds_are_counted_in_words():

@@ -14,6 +14,7 @@ import pytest
 
 from examples.common import cli
 from examples.common.cli import UserError
+from examples.common.finite import DivergedError
 from examples.lm import data, epochs, train
 from examples.lm.batches import steps_in
 from examples.lm.config import Config
@@ -204,6 +205,19 @@ def test_a_loss_that_is_no_number_stops_the_run(texts, tmp_path):
         'smaller --learning-rate in another --out-dir, or --non-finite skip in '
         'this one'
     )
+
+
+@pytest.mark.parametrize('loss', [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ('method', 'said'),
+    [('loss', 'the valid loss of epoch 1'), ('test_loss', 'the test loss of epoch 3')],
+)
+def test_a_network_whose_loss_on_other_texts_is_no_number_has_diverged(
+    texts, tmp_path, monkeypatch, method, said, loss
+):
+    monkeypatch.setattr(epochs.Trainer, method, lambda self, state: loss)
+    with pytest.raises(DivergedError, match=f'{said} is infinite or NaN'):
+        train.train(config(texts, tmp_path / 'run'), say=lambda line: None)
 
 
 @pytest.mark.usefixtures('one_loss_is_nan')

@@ -178,6 +178,8 @@ def test_a_test_text_is_shown_where_there_is_one_and_chooses_nothing():
     assert compare.metric_names(embedded) == ('train_loss', 'valid_loss')
     files = lines(train_loss=1.0, valid_loss=2.0, test_loss=3.0)
     assert compare.metric_names(files) == ('valid_loss', 'test_loss')
+    # Only after the last epoch, and not where the run diverged.
+    files['adam', 1e-3, 0]['metrics'].insert(0, {'train_loss': 2.0, 'valid_loss': 3.0})
     diverged = {('adam', 1e-3, 1): {'metrics': []}}
     assert compare.metric_names(diverged | files) == ('valid_loss', 'test_loss')
 

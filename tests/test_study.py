@@ -7,13 +7,15 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from examples.common.grid import last
 from examples.common.optimizers import compose
 from examples.common.parts import NAMES
 from examples.common.record import Record
 from examples.study import run
 from examples.study.experiments import ARMS, CONTROL, EXPERIMENTS, MIXTURE, plan
-from examples.study.report import WINDOW, by_arm, draw_group, smoothed, table
+from examples.study.report import WINDOW, by_arm, draw_arm, draw_group, smoothed, table
 
 RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
 COMMITTED = sorted(RESULTS.glob('study-*.jsonl'))
@@ -117,6 +119,12 @@ def test_what_diverged_is_counted_and_not_drawn(tmp_path):
     assert '| sgd | `sgd` | 1 diverged | 1 diverged | 1 diverged | 1 |' in text
     draw_group(tmp_path / 'sgd.png', runs, 'sgd', 'title')
     assert (tmp_path / 'sgd.png').stat().st_size > 5000
+    axes = Figure().subplots()
+    for index, arm in enumerate((CONTROL, 'study-sgd')):
+        losses = [[line['test_loss'] for line in run] for run in runs[arm]]
+        draw_arm(axes, losses, arm, index)
+    _, labels = axes.get_legend_handles_labels()
+    assert labels == ['adam-half, 1 diverged', 'sgd, 1 diverged']
 
 
 def runs_of(results):
@@ -142,7 +150,7 @@ def test_dropout_of_the_rate_and_lookahead_end_where_half_the_rate_does():
     runs = runs_of(RESULTS / 'study-digits.jsonl')
 
     def losses(arm):
-        return np.array([metrics[-1]['train_loss'] for metrics in runs[arm]])
+        return np.array(last(runs[arm], 'train_loss'))
 
     half, full = losses(CONTROL).mean(), losses('study-adam').mean()
     for arm in ('study-adam-lr_dropout', 'study-lookahead-adam'):

@@ -257,7 +257,13 @@ def test_what_diverged_is_counted_and_in_no_mean(tmp_path):
     assert f'| diffGrad | 94.08 | 44.00 ± 2.83 {half} | 1.50 ± 0.71 {half} |' in first
     assert '| SGDM | 90.15 | 1 diverged | 1 diverged |' in first
     assert 'seeds that both were run with: 1.50 ± 0.50 points' in first
-    assert 'standard error, 2 pairs)' in first
+    assert 'standard error, 2 pairs), 1 with a run that diverged.' in first
+
+
+def test_pairs_of_which_all_diverged_were_run(tmp_path):
+    record = filled(tmp_path, {'adam-half': {0: 0.4}, 'diffgrad': {0: None}})
+    text = render.render(record, SCALES['small'], 'pebbles')
+    assert 'seeds that both were run with: 1 with a run that diverged.' in text
 
 
 def test_the_outlook_is_that_of_runs_that_ended(tmp_path):

@@ -35,6 +35,8 @@ class Comparison(Settings):
 def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
     """Trains every optimizer with every seed; what is trained already is not again.
 
+    What diverged is tried again, from its last checkpoint on.
+
     Prints a line a run and a table, and writes the table, every single result and
     a picture of the curves into the comparison's folder, where another comparison's are
     only replaced if this one has all its runs.
@@ -79,12 +81,14 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
     for config in {config.optimizer: config for config in configs}.values():
         prepare(config)
     results: dict[str, dict[int, Result]] = {n: {} for n in comparison.optimizers}
+    diverged = []
     for config in configs:
         name, seed = config.optimizer, config.seed
         try:
             result = train(config, say=lambda line: None)
         except DivergedError as error:
             print(f'{name:10s} seed {seed}  diverged: {error}', flush=True)
+            diverged.append({'optimizer': name, 'seed': seed, 'reason': error.reason})
             continue
         results[name][seed] = result
         seconds = sum(line['seconds'] for line in result.metrics)
@@ -99,7 +103,7 @@ def compare(comparison: Comparison) -> dict[str, dict[int, Result]]:
         raise UserError('every run has diverged: try a smaller --learning-rate')
     text = table(results, len(comparison.seeds))
     print(f'\n{text}\n\neverything is in {out_dir}')
-    write_atomically(out_dir / 'results.json', as_json(comparison, results))
+    write_atomically(out_dir / 'results.json', as_json(comparison, results, diverged))
     write_atomically(out_dir / 'table.md', text + '\n')
     draw_curves(
         out_dir / 'curves.png',
@@ -153,7 +157,11 @@ def table(results: dict[str, dict[int, Result]], seeds: int) -> str:
     return '\n'.join(rows)
 
 
-def as_json(comparison: Comparison, results: dict[str, dict[int, Result]]) -> str:
+def as_json(
+    comparison: Comparison,
+    results: dict[str, dict[int, Result]],
+    diverged: list[dict[str, Any]],
+) -> str:
     """The configuration, every single result, and what diverged."""
     return json.dumps(
         {
@@ -167,12 +175,7 @@ def as_json(comparison: Comparison, results: dict[str, dict[int, Result]]) -> st
                 for name, of_name in results.items()
                 for seed, result in of_name.items()
             ],
-            'diverged': [
-                {'optimizer': name, 'seed': seed}
-                for name, of_name in results.items()
-                for seed in comparison.seeds
-                if seed not in of_name
-            ],
+            'diverged': diverged,
         },
         indent=1,
     )

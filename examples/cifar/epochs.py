@@ -12,7 +12,7 @@ from tqdm import tqdm
 from examples.cifar.config import Config
 from examples.cifar.device_data import DeviceData, epoch_order
 from examples.cifar.training import Metrics, Task, TrainState, evaluate, train_steps
-from examples.common.finite import NonFiniteError
+from examples.common.finite import NonFiniteError, check_losses
 from examples.common.processes import alone_on_cpu, leads
 
 
@@ -62,7 +62,11 @@ class Trainer:
         )
 
     def epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
-        """One pass over the training images and one over the test images."""
+        """One pass over the training images and one over the test images.
+
+        Raises:
+          NonFiniteError: if a loss is not finite; of a step's it may be skipped.
+        """
         start = time.perf_counter()
         order = self.order(epoch)
         finished: list[Metrics] = []
@@ -105,6 +109,7 @@ class Trainer:
         }
         if skipped := self.steps - int(count) // self.config.batch_size:
             line['skipped_steps'] = skipped
+        check_losses(line)
         return state, line
 
     def show(self, bar: Any, metrics: Metrics, before: int) -> Metrics:

@@ -1,7 +1,9 @@
 """Whether numbers are finite, and what is raised where a loss is not."""
 
 import functools
+import math
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ class DivergedError(UserError):
     """A run that ends because its loss or state is no number any more.
 
     Args:
-      reason: what is none, and when.
+      reason: what is not a number any more, and when.
       advice: where the run is left, and what can be done.
     """
 
@@ -39,6 +41,25 @@ def refusal(error: NonFiniteError, last_good: str, non_finite: str) -> DivergedE
     if non_finite == 'stop':
         advice += ', or --non-finite skip in this one'
     return DivergedError(str(error), f'{last_good}. {advice}')
+
+
+def check_losses(line: Mapping[str, Any]) -> None:
+    """Refuses an epoch whose losses are no numbers, a test loss above all.
+
+    The last step's update may destroy a network whose state is finite all the same.
+
+    Args:
+      line: what is logged of the epoch.
+
+    Raises:
+      NonFiniteError: naming the loss.
+    """
+    for name, value in line.items():
+        if name.endswith('_loss') and not math.isfinite(value):
+            raise NonFiniteError(
+                f'the {name.replace("_", " ")} of epoch {line["epoch"]} is infinite or '
+                'NaN'
+            )
 
 
 @jax.jit

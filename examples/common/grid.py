@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from examples.common.tables import markdown, summary
@@ -41,8 +42,8 @@ def over_rates(
     Args:
       arms: the runs that there are.
       rates: of every arm.
-      seeds: of every rate. A rate is chosen only where all rates have all of them,
-        and among those where none diverged: a mean without it would be too low.
+      seeds: of every rate. A rate is chosen only where every rate has all of them, and
+        only one at which none diverged: the mean of the others would look too good.
       choose: the metric that chooses the rate; not the one that is shown.
       show: the metric that is shown, mean and standard deviation over the seeds, with
         their number where it is not all, and how many diverged.
@@ -72,7 +73,8 @@ def draw_grid(
 ) -> None:
     """Draws a panel for each title: a line through the means of each arm.
 
-    A line is broken where a run diverged.
+    Where a run diverged a cross at the upper edge says so, and the line is broken; then
+    its means are circles, so that none between two gaps is lost.
 
     Args:
       path: of the PNG file.
@@ -86,14 +88,38 @@ def draw_grid(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         for arm, values in arms.items():
-            means = [statistics.mean(of_place) for of_place in values.values()]
-            axes.plot(list(values), means, label=arm, **styles[arm])
-            for place, of_place in values.items():
-                points = [place] * len(of_place)
-                axes.plot(points, of_place, '.', color=styles[arm]['color'])
+            draw_arm(axes, values, arm, styles[arm])
         axes.set_xscale('log')
+        # Where all runs diverged too.
+        places = {place for values in arms.values() for place in values}
+        axes.update_datalim([(place, 0.0) for place in places], updatey=False)
+        axes.autoscale_view()
         axes.set_xlabel(label)
         axes.set_title(title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=90)
+
+
+def draw_arm(
+    axes: Axes,
+    values: Mapping[float, Sequence[float]],
+    label: str,
+    style: Mapping[str, Any],
+) -> None:
+    """Draws the line and the points of one arm of `draw_grid`."""
+    means = [statistics.mean(of_place) for of_place in values.values()]
+    gaps = [place for place, mean in zip(values, means, strict=True) if mean != mean]
+    marker = 'o' if gaps else ''
+    axes.plot(list(values), means, label=label, marker=marker, mfc='none', **style)
+    for place, of_place in values.items():
+        axes.plot([place] * len(of_place), of_place, '.', color=style['color'])
+    if gaps:
+        axes.plot(
+            gaps,
+            [1.0] * len(gaps),
+            'x',
+            color=style['color'],
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+        )

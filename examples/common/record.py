@@ -2,9 +2,9 @@
 
 A line is what the run's `config.json` holds (its settings, devices and versions), the
 commit, its metrics and the seconds that its epochs took. A run that diverged has no
-metrics and says why: it is a result, and is not run again while its line is there.
-Lines are only added, so that a file made in many sittings, on many machines, is still
-one table.
+metrics, no seconds, and says why: it is a result, and is not run again while its line
+is there. Programs only add lines, so that a file made in many sittings, on many
+machines, is still one table.
 """
 
 import dataclasses

@@ -95,7 +95,7 @@ class Network(NamedTuple):
 
 
 def config_of(network: Network, run: Run, record: Record) -> Any:
-    """What `run` is told; None while what it needs has no line, or if it diverged."""
+    """What `run` is told; None while what it needs has no line, or if that diverged."""
     optimizer = ARMS[run.arm]
     if run.arm in FROZEN:
         other = find(network, run._replace(arm=FROZEN[run.arm]), record)

@@ -78,6 +78,7 @@ def draw_frictions(
     }
     runs = {name: line for name, line in runs.items() if line and line['metrics']}
     if not runs:
+        path.unlink(missing_ok=True)
         return
     figure = Figure(figsize=(5 * len(runs), 10), layout='constrained')
     grid = figure.subplots(2, len(runs), squeeze=False, height_ratios=(2, 1))

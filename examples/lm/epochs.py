@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from examples.common.finite import NonFiniteError
+from examples.common.finite import NonFiniteError, check_losses
 from examples.common.processes import alone_on_cpu, leads
 from examples.lm import data as texts
 from examples.lm.batches import epoch_starts, steps_in
@@ -83,7 +83,11 @@ class Trainer:
         return evaluate(state.params, tokens, batch, task=self.task)
 
     def epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
-        """One pass over the training text and one over the others."""
+        """One pass over the training text and one over the others.
+
+        Raises:
+          NonFiniteError: if a loss is not finite; of a step's it may be skipped.
+        """
         begin = time.perf_counter()
         carry, starts = self.carry(state), self.starts(epoch)
         losses: list[np.ndarray] = []
@@ -124,6 +128,7 @@ class Trainer:
         }
         if skipped := self.steps - len(finite):
             line['skipped_steps'] = skipped
+        check_losses(line)
         return state, line
 
     def show(self, bar: Any, means: jax.Array, before: int) -> np.ndarray:

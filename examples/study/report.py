@@ -76,7 +76,7 @@ def draw_group(path: Path, runs: Runs, group: str, title: str) -> None:
         figure.subplots(1, 2, sharey=True), ('train_loss', 'test_loss'), strict=True
     ):
         for index, arm in enumerate((CONTROL, *GROUPS[group])):
-            losses = [[line[key] for line in run] for run in runs[arm] if run]
+            losses = [[line[key] for line in run] for run in runs[arm]]
             draw_arm(axes, losses, arm, index)
         axes.set_title(f'{COLUMNS[key][0]}, mean over {WINDOW} epochs; pale: each run')
         axes.set_xlabel('epoch')
@@ -92,20 +92,27 @@ def draw_group(path: Path, runs: Runs, group: str, title: str) -> None:
 
 
 def draw_arm(axes: Axes, losses: list[list[float]], arm: str, index: int) -> None:
-    """Draws each run as it is, and their mean smoothed; nothing of no runs."""
+    """Draws each run as it is, and their mean smoothed; nothing of no runs.
+
+    Runs that diverged have no losses; how many there are is said.
+    """
     if not losses:
         return
-    values = np.array(losses)
-    epochs = np.arange(1, values.shape[1] + 1)
+    ended = np.array([of_run for of_run in losses if of_run])
+    mean = smoothed(ended.mean(0)) if len(ended) else ended
+    epochs = np.arange(1, len(mean) + 1)
+    label = short(arm)
+    if diverged := len(losses) - len(ended):
+        label += f', {diverged} diverged'
     color = 'black' if arm == CONTROL else f'C{index - 1}'
-    axes.plot(epochs, values.T, color=color, alpha=0.2, linewidth=0.8)
+    axes.plot(epochs, ended.T, color=color, alpha=0.2, linewidth=0.8)
     axes.plot(
         epochs,
-        smoothed(values.mean(0)),
+        mean,
         color=color,
         linestyle='--' if arm == CONTROL else '-',
         # Thinner and thinner, because some are the same to the eye.
         linewidth=4.2 - 0.5 * index,
-        label=short(arm),
+        label=label,
         zorder=2 + 0.01 * index,
     )

@@ -107,17 +107,20 @@ def all_pairs(record: Record, scale: Scale, dataset: str) -> str:
             mine = accuracies(record, scale, cell)
             half = accuracies(record, scale, cell._replace(optimizer='adam-half'))
             more += [mine[seed] - half[seed] for seed in mine.keys() & half.keys()]
-    more = ended(more)
+    pairs = ended(more)
     sentence = (
         f'diffGrad minus Adam at half the rate on {NAMES[dataset]}, over all batch '
         'sizes, activations and seeds that both were run with'
     )
-    if not more:
-        return f'{sentence}: {NOT_RUN}.'
-    return (
-        f'{sentence}: {mean_with_error(more, 2)} points (mean ± standard error, '
-        f'{len(more)} pairs).'
-    )
+    parts = []
+    if pairs:
+        parts.append(
+            f'{mean_with_error(pairs, 2)} points (mean ± standard error, '
+            f'{len(pairs)} pairs)'
+        )
+    if diverged := len(more) - len(pairs):
+        parts.append(f'{diverged} with a run that diverged')
+    return f'{sentence}: {", ".join(parts) or NOT_RUN}.'
 
 
 def full_table(record: Record, scale: Scale, table: Table, dataset: str) -> str:
