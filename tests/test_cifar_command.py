@@ -552,6 +552,8 @@ def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(
             raise DivergedError('the loss is nan at step 3', 'try again')
         return whole(config, say=say)
 
+    drawn = {}
+    monkeypatch.setattr(compare, 'draw_curves', lambda _, runs, __: drawn.update(runs))
     monkeypatch.setattr(compare, 'train', train)
     comparison = compare.Comparison(
         model='tiny',
@@ -573,9 +575,12 @@ def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(
     assert [run['seed'] for run in record['runs']] == [0, 2, 0, 1, 2]
     *_, sgdm, adam = (tmp_path / 'table.md').read_text().splitlines()
     assert sgdm.count(' (2), 1 diverged | ') == 2
+    assert {label: len(runs) for label, runs in drawn.items()} == {
+        'sgdm (2)': 2,
+        'adam': 3,
+    }
     assert '(' not in adam and 'diverged' not in adam
     assert [run['seed'] for run in record['diverged']] == [1]
-    assert (tmp_path / 'curves.png').exists()
 
 
 @pytest.mark.parametrize(

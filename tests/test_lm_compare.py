@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from examples.common.cli import UserError
@@ -166,8 +167,16 @@ def test_runs_that_diverge_are_results(monkeypatch, tmp_path):
     assert '| adam | 1 diverged | – | – |' in lstm
     assert '| adam | 1.0000 | 0.004 | 1.0000 |' in transformer
     assert (tmp_path / 'lm-rates.png').stat().st_size > 5000
+    drawn = []
+    monkeypatch.setattr(
+        compare, 'draw_grid', lambda _, panels, *__: drawn.append(panels)
+    )
     monkeypatch.setattr(compare, 'train', never)
     compare.main(['--smoke', '--out-dir', str(tmp_path)])
+    (panels,) = drawn
+    lstm, transformer = (arms['adam'] for arms in panels.values())
+    assert transformer == {0.004: [1.0]}
+    np.testing.assert_equal(lstm, {0.004: [np.nan]})
 
 
 def test_a_test_text_is_shown_where_there_is_one_and_chooses_nothing():
