@@ -89,7 +89,7 @@ def scale_by_adadiff(
     check_number('eps_root', eps_root)
     check_flag('amsgrad', amsgrad)
     mu_dtype = storage_dtype('mu_dtype', mu_dtype)
-    nu_dtype = storage_dtype('nu_dtype', nu_dtype)
+    nu_dtype = storage_dtype('nu_dtype', nu_dtype, real=True)
     prev_grad_dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
 
     @following_params

@@ -18,6 +18,7 @@ def length(leaf: Any, param: Any, block_size: int, min_size: int) -> int | None:
         or shape != getattr(param, 'shape', None)
         or not jnp.issubdtype(dtype, jnp.floating)
         or jnp.dtype(dtype).itemsize not in (2, 4)
+        or not isinstance(shape[-1], int)  # symbolic, in jax.export
         or math.prod(shape) < max(min_size, 1)
     ):
         return None

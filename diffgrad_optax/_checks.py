@@ -151,12 +151,18 @@ def check_key(value: Any) -> None:
         raise ValueError(f'key must be {allowed}, got {value!r}')
 
 
-def storage_dtype(name: str, value: Any) -> np.dtype[Any] | None:
+def storage_dtype(name: str, value: Any, *, real: bool = False) -> np.dtype[Any] | None:
     """The dtype that JAX will store for the argument `name`, None for None.
 
+    Args:
+      name: of the argument.
+      value: of the argument.
+      real: whether what is stored is real where parameters are complex too.
+
     Raises:
-      TypeError: if `value` is no dtype, an integer or boolean one, or a floating one
-        without zero and negative numbers or of fewer than 8 bits.
+      TypeError: if `value` is no dtype, an integer or boolean one, a floating one
+        without zero and negative numbers or of fewer than 8 bits, or a complex one of
+        what is real.
     """
     if value is None:
         return None
@@ -174,6 +180,8 @@ def storage_dtype(name: str, value: Any) -> np.dtype[Any] | None:
         raise TypeError(f'{name} must be {allowed}, got {value!r}') from None
     if not jnp.issubdtype(dtype, jnp.inexact) or not _stores_gradients(dtype):
         raise TypeError(f'{name} must be {allowed}, got {dtype.name}')
+    if real and dtype.kind == 'c':
+        raise TypeError(f'{name} must be real, got {dtype.name}')
     return dtype
 
 

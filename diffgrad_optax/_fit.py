@@ -70,20 +70,28 @@ def check_scales(scales: Any, inner_state: Any) -> None:
     """Refuses scales that are not those of this inner state.
 
     Raises:
-      ValueError: if they are another number, None counted too, or have a place that the
-        inner state has not.
+      ValueError: if they are another number, None counted too, have a place that the
+        inner state has not, or one where it has no codes.
     """
     of_scales, of_state = (
         jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: leaf is None)
         for tree in (scales, inner_state)
     )
-    places = {path for path, _ in of_state}
-    known = all(path in places for path, scale in of_scales if scale is not None)
+    leaf_at = dict(of_state)
+    placed = [path for path, scale in of_scales if scale is not None]
+    known = all(path in leaf_at for path in placed)
     if len(of_scales) != len(of_state) or not known:
         raise ValueError(
             f'scales {jax.tree.structure(scales)} do not fit the inner_state '
             f'{jax.tree.structure(inner_state)}: take both from one QuantizedState'
         )
+    for path in placed:
+        if jnp.result_type(leaf_at[path]) not in (jnp.int8, jnp.uint8):
+            raise ValueError(
+                f'scales must be None at {jax.tree_util.keystr(path)}, where '
+                'inner_state has no codes: give optax.tree.set '
+                'filtering=lambda path, x: x is not None'
+            )
 
 
 def check_shape(path: Any, array: Any, stored: Any) -> None:
@@ -97,3 +105,25 @@ def check_shape(path: Any, array: Any, stored: Any) -> None:
             f'inner has made {array.shape} of the {stored.shape} of its state '
             f'{jax.tree_util.keystr(path)}: {_ADVICE}'
         )
+
+
+def leaves_of(inner_state: Any, treedef: Any) -> list[Any]:
+    """The leaves of an inner transformation's new state, which must have this tree.
+
+    Raises:
+      ValueError: if it has another one, naming a leaf that came or went.
+    """
+    try:
+        leaves: list[Any] = treedef.flatten_up_to(inner_state)
+    except ValueError as error:
+        old, new = (
+            {path for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+            for tree in (treedef.unflatten(range(treedef.num_leaves)), inner_state)
+        )
+        paths = [jax.tree_util.keystr(path) for path in old ^ new]
+        raise ValueError(
+            f'inner has another tree after its update than init made: {min(paths)} is '
+            'in one of them only. Put what changes its tree, as optax.monitor does, '
+            'outside: optax.chain(optax.monitor(...), quantize_state(...))'
+        ) from error
+    return leaves

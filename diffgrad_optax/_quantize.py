@@ -16,7 +16,7 @@ from diffgrad_optax._checks import (
     check_one_set,
 )
 from diffgrad_optax._dtypes import stable_dtypes, widened
-from diffgrad_optax._fit import check_scales, check_shape
+from diffgrad_optax._fit import check_scales, check_shape, leaves_of
 from diffgrad_optax._paths import arrays_beside, split_paths
 from diffgrad_optax._sharding import following_params
 
@@ -116,11 +116,11 @@ def quantize_state(
     ``nonnegative=()``. `optax.adafactor` has second moments `v`: give ``('v',)``, but
     not around `optax.adan`, whose is signed.
     What looks a name up finds it in `inner_state` and in `scales`: give the former to
-    `optax.tree.get`, `optax.value_and_grad_from_state`, or for an injected learning
-    rate and what else is exact ``filtering=lambda path, x: x is not None``.
-    `optax.tree.map_params` takes no second tree where something is exact.
-    :func:`optax.inject_hyperparams` goes inside, or around a function that makes
-    all of it. `optax.lookahead` goes around it.
+    `optax.tree.get`, `optax.tree.set` and `optax.value_and_grad_from_state`, or for an
+    injected learning rate and what else is exact ``filtering=lambda path, x: x is not
+    None``. `optax.tree.map_params` takes no second tree where something is exact.
+    :func:`optax.inject_hyperparams` goes inside, or around a function that makes all
+    of it. `optax.lookahead` goes around it, `optax.monitor` before or behind it.
 
     Deviations. Dettmers et al. have blocks of 2048, a table of codes and the
     nearest code. FlashOptim compands signed numbers by :math:`2s / (1 + |s|)`, and
@@ -222,7 +222,7 @@ def quantize_state(
             new_updates, inner_state = inner.update(
                 grads, inner_state, params, **extra_args
             )
-            return new_updates, treedef.flatten_up_to(inner_state)
+            return new_updates, leaves_of(inner_state, treedef)
 
         grad_paths = jax.tree_util.tree_leaves_with_path(updates)
         number_of = {path: number for number, (path, _) in enumerate(grad_paths)}

@@ -169,8 +169,8 @@ def friction_coefficients(
         first if a clipping stands before it in the chain.
       opt_state: any state with a :class:`FrictionState` somewhere in it, behind
         `optax.chain`, `masked`, `partition`, `inject_hyperparams`, `MultiSteps`,
-        :func:`quantize_state` and the like. Several are joined when they share no
-        parameter.
+        :func:`quantize_state` and the like (but not `optax.flatten`, which leaves no
+        leaf of the parameters). Several are joined when they share no parameter.
       friction: the coefficient that the transformation was made with: `'dfc'` where
         none was given.
 

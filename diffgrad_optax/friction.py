@@ -186,7 +186,7 @@ def relative_dfc(
     """
     check_number('c', c)
     distance = _distance(grad, prev_grad)
-    size = jnp.abs(grad.astype(at_least_float32(grad)))
+    size = jnp.abs(jnp.asarray(grad, at_least_float32(grad)))
     rms = _root(jnp.mean(size**2)).astype(distance.dtype)
     # All gradients zero: ½ where they were zero before, else as far as can be.
     tiny = np.finfo(distance.dtype).tiny
@@ -195,7 +195,7 @@ def relative_dfc(
 
 def _difference(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     dtype = at_least_float32(grad, prev_grad)
-    return prev_grad.astype(dtype) - grad.astype(dtype)
+    return jnp.asarray(prev_grad, dtype) - jnp.asarray(grad, dtype)
 
 
 def _distance(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
@@ -204,7 +204,7 @@ def _distance(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
 
 def _statistics(grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean and the population standard deviation of |g| over one array."""
-    size = jnp.abs(grad.astype(at_least_float32(grad)))
+    size = jnp.abs(jnp.asarray(grad, at_least_float32(grad)))
     mean = jnp.mean(size)
     return mean, _root(jnp.mean((size - mean) ** 2))
 

@@ -624,3 +624,32 @@ def test_gradients_may_be_numpy_arrays_of_more_bits_than_jax_keeps(float32):
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {np.dtype('float32')}
     ξs = friction_coefficients(params, state, 'dfc')
     assert {leaf.dtype for leaf in jax.tree.leaves(ξs)} == {np.dtype('float32')}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_coefficients_of_python_numbers_are_those_of_arrays(name):
+    coefficient = getattr(friction, name)
+    np.testing.assert_array_equal(
+        coefficient(1.0, -0.5), coefficient(jnp.asarray(1.0), jnp.asarray(-0.5))
+    )
+
+
+def test_a_transformation_whose_state_gets_leaves_at_its_first_update_goes_inside():
+    monitor = optax.monitor(
+        {'norm': lambda updates, *_, **__: optax.tree.norm(updates)}
+    )
+    alone = with_friction(optax.adam(0.1))
+    watched = with_friction(optax.chain(monitor, optax.adam(0.1)))
+    params = {'w': jnp.ones(4, jnp.bfloat16)}
+    states = [optimizer.init(params) for optimizer in (alone, watched)]
+    for scale in (1.0, -2.0, 0.5):
+        # Wider than the state, whose dtypes are kept all the same.
+        grads = {'w': jnp.full(4, scale, jnp.float32)}
+        (expected, states[0]), (updates, states[1]) = (
+            jax.jit(optimizer.update)(grads, state, params)
+            for optimizer, state in zip((alone, watched), states, strict=True)
+        )
+        chex.assert_trees_all_equal(updates, expected)
+    measured, adam_state = states[1].inner_state
+    assert measured.measurements == {'norm': 1.0}
+    chex.assert_trees_all_equal_dtypes(adam_state, states[0].inner_state)

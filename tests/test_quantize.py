@@ -899,5 +899,60 @@ def test_codes_are_not_read_without_their_scales(scales):
         quantized_diffgrad().update(params, state._replace(scales=scales(params)))
 
 
+def test_optax_sets_what_is_exact_where_it_is_told_to_look():
+    params = {'w': jnp.ones(32, jnp.float32)}
+    inner = optax.inject_hyperparams(diffgrad)(learning_rate=0.1)
+    optimizer = quantize_state(inner, min_size=0)
+    state = optimizer.init(params)
+    mistaken = optax.tree.set(state, learning_rate=0.2)
+    with pytest.raises(
+        ValueError, match=r"'learning_rate'\], where inner_state has no"
+    ):
+        optimizer.update(params, mistaken)
+
+    def is_there(path, x):
+        return x is not None
+
+    doubled = optax.tree.set(state, is_there, learning_rate=0.2)
+    updates, _ = optimizer.update(params, doubled)
+    halves, _ = optimizer.update(params, state)
+    np.testing.assert_allclose(updates['w'], 2 * halves['w'], rtol=1e-6)
+
+
+def test_what_changes_the_tree_of_its_state_goes_outside():
+    params = {'w': jnp.ones(32, jnp.float32)}
+    monitor = optax.monitor(
+        {'norm': lambda updates, *_, **__: optax.tree.norm(updates)}
+    )
+    inside = quantize_state(optax.chain(monitor, diffgrad(0.1)), min_size=0)
+    with pytest.raises(
+        ValueError, match=r"made: \[0\]\.measurements\['norm'\] is in one"
+    ):
+        inside.update(params, inside.init(params))
+    outside = optax.chain(monitor, quantized_diffgrad())
+    state = outside.init(params)
+    for _ in range(2):
+        _, state = outside.update(params, state)
+    assert state[0].measurements['norm'] == jnp.sqrt(32)
+
+
+def test_an_array_whose_last_axis_is_symbolic_stays_exact():
+    optimizer = quantized_diffgrad()
+
+    def two_steps(params):
+        state = optimizer.init(params)
+        for _ in range(2):
+            updates, state = optimizer.update(params, state)
+        return updates, state.inner_state
+
+    (n,) = jax.export.symbolic_shape('n')
+    export = jax.export.export(jax.jit(two_steps))
+    exported = export(jax.ShapeDtypeStruct((64, n), jnp.float32))
+    assert all(array.dtype != jnp.int8 for array in exported.out_avals)
+    # Others are coded as always.
+    exported = export(jax.ShapeDtypeStruct((n, 64), jnp.float32))
+    assert sum(array.dtype == jnp.int8 for array in exported.out_avals) == 2
+
+
 def quantized_diffgrad():
     return quantize_state(diffgrad(0.1), min_size=0)
