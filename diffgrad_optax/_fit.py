@@ -111,7 +111,7 @@ def leaves_of(inner_state: Any, treedef: Any) -> list[Any]:
     """The leaves of an inner transformation's new state, which must have this tree.
 
     Raises:
-      ValueError: if it has another one, naming a leaf that came or went.
+      ValueError: if it has another one, naming a leaf that came or went, if one did.
     """
     try:
         leaves: list[Any] = treedef.flatten_up_to(inner_state)
@@ -121,9 +121,10 @@ def leaves_of(inner_state: Any, treedef: Any) -> list[Any]:
             for tree in (treedef.unflatten(range(treedef.num_leaves)), inner_state)
         )
         paths = [jax.tree_util.keystr(path) for path in old ^ new]
+        what = f'{min(paths)} is in one of them only' if paths else str(error)
         raise ValueError(
-            f'inner has another tree after its update than init made: {min(paths)} is '
-            'in one of them only. Put what changes its tree, as optax.monitor does, '
-            'outside: optax.chain(optax.monitor(...), quantize_state(...))'
+            f'inner has another tree after its update than init made: {what}. Put '
+            'what changes its tree, as optax.monitor does, outside: '
+            'optax.chain(optax.monitor(...), quantize_state(...))'
         ) from error
     return leaves

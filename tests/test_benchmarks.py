@@ -528,6 +528,14 @@ def test_the_step_in_one_graph_is_timed_beside_the_examples_own(monkeypatch):
     chex.assert_trees_all_equal(*states)
 
 
+def test_the_step_in_one_graph_is_compiled_with_its_options(monkeypatch):
+    monkeypatch.setattr(throughput, 'ONE_GRAPH', {'xla_no_such_option': 1})
+    work = throughput.Workload(2, 2, 2, 'float32')
+    of = throughput.example(throughput.random_images(4), work)
+    with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
+        throughput.one_graph_arm(of, throughput.OPTIMIZERS['diffgrad'])
+
+
 def test_failed_write_leaves_nothing(tmp_path):
     path = tmp_path / 'result.json'
     with pytest.raises(TypeError):

@@ -936,6 +936,17 @@ def test_what_changes_the_tree_of_its_state_goes_outside():
     assert state[0].measurements['norm'] == jnp.sqrt(32)
 
 
+def test_inner_state_of_other_containers_is_refused_too():
+    def update(updates, state, params=None):
+        return updates, tuple(state)
+
+    inner = optax.GradientTransformation(lambda params: [params], update)
+    optimizer = quantize_state(inner, min_size=0)
+    params = jnp.ones(32, jnp.float32)
+    with pytest.raises(ValueError, match=r'another tree .* init made: .*list'):
+        optimizer.update(params, optimizer.init(params))
+
+
 def test_an_array_whose_last_axis_is_symbolic_stays_exact():
     optimizer = quantized_diffgrad()
 

@@ -46,9 +46,11 @@ def accuracies(record: Record, scale: Scale, cell: Cell) -> dict[int, float]:
     found = {
         seed: record.find(configure(cell, scale, seed, None)) for seed in sorted(seeds)
     }
-    runs = {seed: run['metrics'] for seed, run in found.items() if run is not None}
-    of_seeds = zip(runs, last(list(runs.values()), 'test_accuracy'), strict=True)
-    return {seed: 100 * accuracy for seed, accuracy in of_seeds}
+    return {
+        seed: 100 * last([run['metrics']], 'test_accuracy')[0]
+        for seed, run in found.items()
+        if run is not None
+    }
 
 
 def with_count(values: Iterable[float]) -> str:
