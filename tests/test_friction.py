@@ -652,4 +652,4 @@ def test_a_transformation_whose_state_gets_leaves_at_its_first_update_goes_insid
         chex.assert_trees_all_equal(updates, expected)
     measured, adam_state = states[1].inner_state
     assert measured.measurements == {'norm': 1.0}
-    chex.assert_trees_all_equal_dtypes(adam_state, states[0].inner_state)
+    chex.assert_trees_all_equal_dtypes(adam_state, optax.adam(0.1).init(params))
