@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from examples.common.axes import plain_log_scale
+
 
 def draw_curves(
     path: Path, runs: dict[str, list[list[dict[str, Any]]]], title: str
@@ -40,8 +42,8 @@ def draw_curves(
                     alpha=0.2,
                 )
         axes.set_xlabel('epoch')
-        axes.grid(alpha=0.3)
-    loss_axes.set_yscale('log')
+        axes.grid(alpha=0.3, which='both')
+    plain_log_scale(loss_axes)
     loss_axes.set_ylabel('training loss')
     accuracy_axes.set_ylabel('test accuracy (%)')
     accuracy_axes.legend()

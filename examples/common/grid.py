@@ -73,8 +73,9 @@ def draw_grid(
 ) -> None:
     """Draws a panel for each title: a line through the means of each arm.
 
-    Where a run diverged a cross at the upper edge says so, and the line is broken; then
-    its means are circles, so that none between two gaps is lost.
+    Points of dashed lines are hollow. Where a run diverged a cross at the upper edge
+    says so, and the line is broken; then its means are circles, so that none between
+    two gaps is lost.
 
     Args:
       path: of the PNG file.
@@ -91,9 +92,11 @@ def draw_grid(
             draw_arm(axes, values, arm, styles[arm])
         axes.set_xscale('log')
         # Where all runs diverged too.
-        places = {place for values in arms.values() for place in values}
+        places = sorted({place for values in arms.values() for place in values})
         axes.update_datalim([(place, 0.0) for place in places], updatey=False)
         axes.autoscale_view()
+        axes.set_xticks(places, [f'{place:g}' for place in places])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel(label)
         axes.set_title(title)
         axes.grid(alpha=0.3)
@@ -112,8 +115,11 @@ def draw_arm(
     gaps = [place for place, mean in zip(values, means, strict=True) if mean != mean]
     marker = 'o' if gaps else ''
     axes.plot(list(values), means, label=label, marker=marker, mfc='none', **style)
+    hollow = {} if style.get('linestyle', '-') == '-' else {'mfc': 'none'}
     for place, of_place in values.items():
-        axes.plot([place] * len(of_place), of_place, '.', color=style['color'])
+        axes.plot(
+            [place] * len(of_place), of_place, 'o', ms=4, color=style['color'], **hollow
+        )
     if gaps:
         axes.plot(
             gaps,

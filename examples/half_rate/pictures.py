@@ -19,10 +19,10 @@ from examples.half_rate.table import (
     title,
 )
 
-# Controls are drawn like what they control, but broken.
+# Controls are drawn like what they control, but dashed.
 STYLES = {
     'adam': {'color': 'tab:blue', 'linestyle': '-'},
-    'adam-half': {'color': 'tab:blue', 'linestyle': '--', 'zorder': 3},
+    'adam-half': {'color': 'tab:blue', 'linestyle': '--', 'zorder': 4},
     'diffgrad': {'color': 'tab:orange', 'linestyle': '-'},
     'diffgrad-frozen': {'color': 'tab:orange', 'linestyle': '--', 'zorder': 3},
     'relative': {'color': 'tab:green', 'linestyle': '-'},

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
+from examples.common.axes import plain_log_scale
 from examples.common.grid import Metrics, last
 from examples.common.record import Record
 from examples.common.tables import markdown, summary
@@ -80,10 +80,7 @@ def draw_group(path: Path, runs: Runs, group: str, title: str) -> None:
             draw_arm(axes, losses, arm, index)
         axes.set_title(f'{COLUMNS[key][0]}, mean over {WINDOW} epochs; pale: each run')
         axes.set_xlabel('epoch')
-        axes.set_yscale('log')
-        axes.yaxis.set_major_formatter('{x:g}')
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-        axes.yaxis.set_minor_formatter('{x:g}')
+        plain_log_scale(axes)
         axes.grid(alpha=0.3, which='both')
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=4)
