@@ -12,6 +12,7 @@ benchmarks/results/ and prints the medians.
 """
 
 import argparse
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,48 +135,29 @@ def run(
     leave_out: Sequence[str],
     gradients: Sequence[str],
     out_dir: Path,
+    *,
+    smoke: bool = False,
 ) -> None:
-    """Compares on trees by name, each into a file of `out_dir`."""
+    """Compares on trees by name, each into a file of `out_dir`.
+
+    With `smoke` on two small arrays in their place, whose numbers mean nothing.
+    """
     backend = jax_arms.backend()
-    for name in names:
-        for dtype in dtypes:
-            tree = trees.cast(trees.TREES[name][backend](), jnp.dtype(dtype))
-            measured = compare(
-                tree,
-                rounds=rounds,
-                calls=jax_arms.calls_of(tree),
-                repeats=jax_arms.REPEATS[backend],
-                copy_size=COPY_SIZES[backend],
-                compilations=compilations,
-                leave_out=leave_out,
-                gradients=gradients,
-                say=print,
-            )
-            save(name, dtype, measured, out_dir)
-
-
-def smoke(
-    names: Sequence[str],
-    dtypes: Sequence[str],
-    leave_out: Sequence[str],
-    gradients: Sequence[str],
-    out_dir: Path,
-) -> None:
-    """The same on two small arrays; the numbers mean nothing."""
-    for name in names:
-        for dtype in dtypes:
-            tree = trees.cast(trees.smoke(), jnp.dtype(dtype))
-            measured = compare(
-                tree,
-                rounds=1,
-                calls=2,
-                repeats=2,
-                copy_size=64,
-                leave_out=leave_out,
-                gradients=gradients,
-                say=print,
-            )
-            save(name, dtype, measured, out_dir)
+    for name, dtype in itertools.product(names, dtypes):
+        tree = trees.smoke() if smoke else trees.TREES[name][backend]()
+        tree = trees.cast(tree, jnp.dtype(dtype))
+        measured = compare(
+            tree,
+            rounds=1 if smoke else rounds,
+            calls=2 if smoke else jax_arms.calls_of(tree),
+            repeats=2 if smoke else jax_arms.REPEATS[backend],
+            copy_size=64 if smoke else COPY_SIZES[backend],
+            compilations=1 if smoke else compilations,
+            leave_out=leave_out,
+            gradients=gradients,
+            say=print,
+        )
+        save(name, dtype, measured, out_dir)
 
 
 def save(tree: str, dtype: str, measured: dict[str, Any], out_dir: Path) -> None:
@@ -226,18 +208,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'{", ".join(there)}'
         )
     out_dir = results.folder(args.out_dir, backend, smoke=args.smoke)
-    if args.smoke:
-        smoke(names, args.dtype, args.leave_out, args.gradients, out_dir)
-    else:
-        run(
-            names,
-            args.dtype,
-            args.rounds,
-            args.compilations,
-            args.leave_out,
-            args.gradients,
-            out_dir,
-        )
+    run(
+        names,
+        args.dtype,
+        args.rounds,
+        args.compilations,
+        args.leave_out,
+        args.gradients,
+        out_dir,
+        smoke=args.smoke,
+    )
 
 
 if __name__ == '__main__':

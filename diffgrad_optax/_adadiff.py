@@ -22,7 +22,7 @@ from diffgrad_optax._dtypes import (
     stable_dtypes,
     zeros_stored,
 )
-from diffgrad_optax._fit import check_gradients
+from diffgrad_optax._fit import fitting_gradients
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params
@@ -134,7 +134,7 @@ def scale_by_adadiff(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AdadiffState]:
         del params, extra_args
-        grads = check_gradients(updates, state.prev_grad)
+        grads = fitting_gradients(updates, state.prev_grad)
         count = optax.safe_increment(state.count)
         mu = jax.tree.map(first_moment, grads, state.mu)
         nu = jax.tree.map(second_moment, grads, state.prev_grad, state.nu)

@@ -197,20 +197,15 @@ def check_can_hold(name: str, dtype: np.dtype[Any] | None, params: Any) -> None:
     Raises:
       TypeError: naming the argument `name` and the first complex leaf.
     """
-
-    def check(path: Any, param: Any) -> None:
-        if (
-            dtype is not None
-            and jnp.iscomplexobj(param)
-            and not jnp.issubdtype(dtype, jnp.complexfloating)
-        ):
+    if dtype is None or dtype.kind == 'c':
+        return
+    for path, param in jax.tree.leaves_with_path(params):
+        if jnp.iscomplexobj(param):
             raise TypeError(
                 f'{name}={dtype.name} cannot hold the complex parameter '
                 f'{jax.tree_util.keystr(path)} ({jnp.result_type(param).name}): '
                 'use None or a complex dtype'
             )
-
-    jax.tree_util.tree_map_with_path(check, params)
 
 
 def check_inexact(params: Any) -> None:
@@ -219,16 +214,13 @@ def check_inexact(params: Any) -> None:
     Raises:
       TypeError: naming the first leaf that is neither floating nor complex.
     """
-
-    def check(path: Any, param: Any) -> None:
+    for path, param in jax.tree.leaves_with_path(params):
         dtype = jnp.result_type(param)
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f'the parameter {jax.tree_util.keystr(path)} is {dtype.name}, and must '
                 'be floating or complex: leave it out with optax.masked'
             )
-
-    jax.tree_util.tree_map_with_path(check, params)
 
 
 def check_one_set(params: Any) -> None:
@@ -246,13 +238,10 @@ def check_real(name: str, params: Any) -> None:
     Raises:
       TypeError: naming the transformation `name` and the first complex leaf.
     """
-
-    def check(path: Any, param: Any) -> None:
+    for path, param in jax.tree.leaves_with_path(params):
         if jnp.iscomplexobj(param):
             raise TypeError(
                 f'{name} needs the sign of gradients: the parameter '
                 f'{jax.tree_util.keystr(path)} must be real, got complex '
                 f'({jnp.result_type(param).name})'
             )
-
-    jax.tree_util.tree_map_with_path(check, params)

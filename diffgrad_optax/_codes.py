@@ -64,10 +64,11 @@ def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Arra
     what makes `x`.
     """
     x = x.astype(jnp.float32)
-    # A division a block: of 4, which stays in float32's normal numbers at both ends.
-    # All zeros have the code 0, those in blocks of scale 0 too.
+    # One division for each block. 4 / scale is a normal number for the largest scale
+    # too, where 1 / scale is not. Without the floor zeros in a block of zeros would be
+    # multiplied by infinity.
     inverse = 4 / jnp.maximum(scale, 2 * np.finfo(np.float32).tiny)
-    # More than 1 is what was rounded otherwise when the scale was computed.
+    # `x` is computed anew after its scale was, and may be rounded to a little more.
     size = jnp.minimum(0.25 * (jnp.abs(x) * _spread(inverse, x.shape)), 1)
     top = np.iinfo(dtype).max
     if dtype == jnp.uint8:
@@ -86,9 +87,10 @@ def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Arra
 
 
 def hashes(x: jax.Array, number: int) -> jax.Array:
-    """Bits of each place of `x`, which is parameter `number`; sharded like it.
+    """32 bits for each place of `x`, which is parameter `number`; sharded like `x`.
 
-    So that neighbours do not start side by side.
+    A place's thresholds start from them, scattered so that neighbours do not round in
+    step.
     """
     places = [lax.broadcasted_iota(jnp.uint32, x.shape, axis) for axis in range(x.ndim)]
     # All places are added first, then the number: XLA would compute what has one axis
@@ -111,7 +113,7 @@ def thresholds(hashes: jax.Array, field: int, count: jax.typing.ArrayLike) -> ja
     factor = np.uint32(pow(int(_MIXERS[1]), field + 1, 2**32))
     turn = jnp.asarray(count).astype(jnp.uint32) * _GOLDEN
     h = (hashes * factor + turn) >> (32 - _THRESHOLD_BITS)
-    # The first bits behind the point of 1, and half a unit of the last of them more.
+    # (h + 1/2) / 2^22, as the float 1 + (h + 1/2) / 2^22 made of its bits, less 1.
     one = np.float32(1 + 0.5 ** (_THRESHOLD_BITS + 1)).view(np.uint32)
     bits = (h << (23 - _THRESHOLD_BITS)) | one
     return lax.bitcast_convert_type(bits, jnp.float32) - 1

@@ -134,7 +134,8 @@ def diffgrad(
     code: it compared the gradient with itself, so that :math:`\xi = 1/2` after the
     first step.
     Nesterov momentum and `eps_root` are `optax.adam`'s, not the paper's. From
-    `optax.adam`: with `mu_dtype` it multiplies the stored moment in that dtype.
+    `optax.adam`: that multiplies a moment stored in `mu_dtype` by `b1` in that dtype;
+    here it is widened to float32 first.
 
     Args:
       learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.

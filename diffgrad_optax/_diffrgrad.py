@@ -112,12 +112,8 @@ def diffrgrad(
     check_number('eps_root', eps_root)
     check_number('threshold', threshold, low=4.0)
     check_flag('nesterov', nesterov)
-    radam = _rectified(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov),
-        b1,
-        b2,
-        threshold,
-        nesterov,
+    radam = _scale_by_radam(
+        b1, b2, eps, eps_root, threshold, mu_dtype, nu_dtype, nesterov=nesterov
     )
     chain = optax.chain(
         with_friction(radam, friction, prev_grad_dtype=prev_grad_dtype),
@@ -126,14 +122,19 @@ def diffrgrad(
     return stable_dtypes(chain)
 
 
-def _rectified(
-    adam: optax.GradientTransformation,
+def _scale_by_radam(
     b1: jax.typing.ArrayLike,
     b2: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+    eps_root: jax.typing.ArrayLike,
     threshold: jax.typing.ArrayLike,
+    mu_dtype: Any,
+    nu_dtype: Any,
+    *,
     nesterov: bool,
 ) -> optax.GradientTransformation:
-    """`adam`, of these decay rates, times r_t; its first moment alone before that."""
+    """Adam's direction times r_t; the first moment alone while ρ_t < threshold."""
+    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
 
     def update_fn(
         updates: optax.Updates,
@@ -176,7 +177,8 @@ def _lengths(
 ) -> tuple[jax.Array, jax.Array]:
     """ρ_t and ρ_∞: how many gradients the second moment averages, now and at last."""
     # With x = -log β₂, ρ_∞ = coth(x/2) and ρ_t = ρ_∞ - 2t / (e^{tx} - 1). While tx is
-    # small both terms are near 2/x, which L(y) = coth y - 1/y leaves out of the sum.
+    # small both terms are near 2/x, and their difference loses its digits. With
+    # L(y) = coth y - 1/y the two 2/x cancel: ρ_t = t + L(x/2) - t L(tx/2).
     t = t.astype(dtype)
     half = -jnp.log(jnp.asarray(b2, dtype)) / 2
     ρ_inf = 1 / jnp.tanh(half)

@@ -156,7 +156,7 @@ def _dropout(
     ) -> tuple[optax.Updates, DropoutState]:
         del params, extra_args
         next_key, mask_key = jax.random.split(state.key)
-        leaves = jax.tree.leaves(updates)
+        leaves, treedef = jax.tree.flatten(updates)
 
         def dropped(index: int, leaf: Any) -> jax.Array:
             leaf = jnp.asarray(leaf)
@@ -170,8 +170,6 @@ def _dropout(
             return jnp.where(kept, leaf, never.astype(leaf.dtype))
 
         masked = [dropped(index, leaf) for index, leaf in enumerate(leaves)]
-        return jax.tree.unflatten(jax.tree.structure(updates), masked), DropoutState(
-            next_key
-        )
+        return jax.tree.unflatten(treedef, masked), DropoutState(next_key)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

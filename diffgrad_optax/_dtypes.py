@@ -54,18 +54,18 @@ def keep_state_dtypes(state: Any, prev_state: Any) -> Any:
     """`state` with the floating dtypes of `prev_state`.
 
     optax widens some moments to the gradients' dtype at the first step, which the
-    carry of a scan or a cond does not survive. What `prev_state` has not, as the
-    measurements of `optax.monitor` before the first step, stays as it is.
+    carry of a scan or a cond does not survive. A leaf that `prev_state` lacks stays as
+    it is: `optax.monitor` adds its measurements at the first step.
     """
-    prev_leaves = dict(jax.tree_util.tree_leaves_with_path(prev_state))
+    prev_leaves = dict(jax.tree.leaves_with_path(prev_state))
 
     def cast(path: Any, leaf: Any) -> Any:
         dtype = getattr(prev_leaves.get(path), 'dtype', None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-            return leaf  # a count, a typed PRNG key
+            return leaf  # a new leaf, a count, a typed PRNG key
         return jnp.asarray(leaf, dtype)
 
-    return jax.tree_util.tree_map_with_path(cast, state)
+    return jax.tree.map_with_path(cast, state)
 
 
 def stable_dtypes(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 _ADVICE = 'call init with the parameters that these gradients belong to'
 
 
-def check_gradients(grads: Any, stored: Any) -> Any:
+def fitting_gradients(grads: Any, stored: Any) -> Any:
     """`grads` as arrays, if they fit what the state stores for each parameter.
 
     NumPy arrays and Python numbers are gradients too.
@@ -16,8 +16,8 @@ def check_gradients(grads: Any, stored: Any) -> Any:
     Raises:
       ValueError: if a leaf is missing on one side, or as `check_same_array`.
     """
-    grads_at = dict(jax.tree_util.tree_leaves_with_path(grads))
-    stored_at = dict(jax.tree_util.tree_leaves_with_path(stored))
+    grads_at = dict(jax.tree.leaves_with_path(grads))
+    stored_at = dict(jax.tree.leaves_with_path(stored))
     for path, grad in grads_at.items():
         if path not in stored_at:
             leaf = jax.tree_util.keystr(path)
@@ -74,7 +74,7 @@ def check_scales(scales: Any, inner_state: Any) -> None:
         inner state has not, or one where it has no codes.
     """
     of_scales, of_state = (
-        jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: leaf is None)
+        jax.tree.leaves_with_path(tree, is_leaf=lambda leaf: leaf is None)
         for tree in (scales, inner_state)
     )
     leaf_at = dict(of_state)
@@ -102,8 +102,8 @@ def check_shape(path: Any, array: Any, stored: Any) -> None:
     """
     if array.shape != stored.shape:
         raise ValueError(
-            f'inner has made {array.shape} of the {stored.shape} of its state '
-            f'{jax.tree_util.keystr(path)}: {_ADVICE}'
+            f'inner has changed the shape of its state {jax.tree_util.keystr(path)} '
+            f'from {stored.shape} to {array.shape}: {_ADVICE}'
         )
 
 
@@ -117,7 +117,7 @@ def leaves_of(inner_state: Any, treedef: Any) -> list[Any]:
         leaves: list[Any] = treedef.flatten_up_to(inner_state)
     except ValueError as error:
         old, new = (
-            {path for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+            {path for path, _ in jax.tree.leaves_with_path(tree)}
             for tree in (treedef.unflatten(range(treedef.num_leaves)), inner_state)
         )
         paths = [jax.tree_util.keystr(path) for path in old ^ new]

@@ -9,7 +9,7 @@ import optax
 
 from diffgrad_optax._checks import check_number, check_real
 from diffgrad_optax._dtypes import at_least_float32
-from diffgrad_optax._fit import check_gradients
+from diffgrad_optax._fit import fitting_gradients
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params, placed_like
 
@@ -116,14 +116,16 @@ def scale_by_gains(
         **extra_args: Any,
     ) -> tuple[optax.Updates, GainsState]:
         del params, extra_args
-        grads = check_gradients(updates, state.prev_sign)
+        grads = fitting_gradients(updates, state.prev_sign)
         signs = jax.tree.map(_sign, grads)
         gains = jax.tree.map(next_gain, state.gains, signs, state.prev_sign)
-        return jax.tree.map(
+        updates = jax.tree.map(
             lambda gain, grad: (gain * grad.astype(gain.dtype)).astype(grad.dtype),
             gains,
             grads,
-        ), GainsState(gains, next_previous(signs, state.prev_sign, gains))
+        )
+        prev_sign = next_previous(signs, state.prev_sign, gains)
+        return updates, GainsState(gains, prev_sign)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

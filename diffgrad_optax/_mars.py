@@ -14,7 +14,7 @@ from diffgrad_optax._checks import (
     storage_dtype,
 )
 from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
-from diffgrad_optax._fit import check_gradients
+from diffgrad_optax._fit import fitting_gradients
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params
@@ -63,9 +63,9 @@ def correct_by_difference(
       gamma: the part of the correction that is made, >= 0. Traceable.
       b1: decay rate of the momentum that follows, in [0, 1). Traceable.
       max_norm: the largest norm of an array of :math:`c_t`, >= 0; infinity for no
-        clipping. Where the norm is above 1.8e19 in float32, its square overflows, and
-        the whole array's update is 0; with one that is NaN the others are not clipped.
-        Traceable.
+        clipping. In float32 the square of a norm above 1.8e19 overflows, and the whole
+        array's update is 0. A NaN in the array keeps its other elements from being
+        clipped. Traceable.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -74,8 +74,8 @@ def correct_by_difference(
       the gradients' dtype.
 
     Raises:
-      ValueError: if a plain number is out of its range, NaN or infinite, or (by
-        `update`) if the gradients do not fit the state.
+      ValueError: if a plain number is out of its range or NaN, or (by `update`) if the
+        gradients do not fit the state.
       TypeError: if an argument is no number or no floating dtype, or (by `init`)
         if `prev_grad_dtype` is real and a parameter complex.
 
@@ -123,7 +123,7 @@ def correct_by_difference(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CorrectByDifferenceState]:
         del params, extra_args
-        grads = check_gradients(updates, state.prev_grad)
+        grads = fitting_gradients(updates, state.prev_grad)
         updates = jax.tree.map(corrected, grads, state.prev_grad)
         # XLA:GPU writes the gradient in the update's kernel only if the write reads the
         # previous one too.

@@ -11,20 +11,21 @@ import optax
 def split_paths(state: Any, params: Any) -> list[tuple[Any, Any]]:
     """The path of each leaf of `state`, in two: to a tree like `params`, and in there.
 
-    The second part is the path of the leaf's parameter too. It is None where a leaf
-    is in no such tree.
+    The second part is the path of the leaf's parameter: `.mu.w` is `.mu` and `.w`. It
+    is None for a leaf that is in no such tree, such as a count.
 
-    A parameter may be called like a field: `.nu.w` is a moment of `.w`, or any array
-    of the parameter `.nu.w`. So a path is cut where the most parameters are found,
-    with those that were left out there: which have None or `optax.MaskedNode()` in
-    place of themselves or of what they are in. Where as many are, it is cut where the
-    fewest are left out, and then as late as can be, since no whole tree is in another.
+    Names alone do not say where to cut: `.nu.w` is the moment `.nu` of a parameter
+    `.w`, or, where the state is itself a tree like `params`, of a parameter `.nu.w`. So
+    every place to cut at is judged by all leaves below it. The one with the most
+    parameters wins, those counted that were left out, with None or `optax.MaskedNode()`
+    in place of themselves or of what they are in; among equals the one with the fewest
+    left out; among those the deepest.
     """
-    params_at = {path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    params_at = {path for path, _ in jax.tree.leaves_with_path(params)}
     inside = Counter(path[:end] for path in params_at for end in range(len(path) + 1))
     found: Counter[Any] = Counter()
     left_out: Counter[Any] = Counter()
-    for path, node in jax.tree_util.tree_leaves_with_path(state, _is_mark):
+    for path, node in jax.tree.leaves_with_path(state, _is_mark):
         for cut in range(len(path) + 1):
             prefix, rest = path[:cut], path[cut:]
             if _is_mark(node):
@@ -44,15 +45,15 @@ def split_paths(state: Any, params: Any) -> list[tuple[Any, Any]]:
         cut = max(cuts, key=likeness)
         return path[:cut], path[cut:]
 
-    return [split(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    return [split(path) for path, _ in jax.tree.leaves_with_path(state)]
 
 
 def arrays_beside(state: Any, params: Any) -> Any:
-    """A tree like `params` of lists: the arrays of `state` in the shape of each leaf.
+    """For each leaf of `params` a list: the arrays of `state` that belong to it.
 
-    Of floating or complex ones; counts and keys are none.
+    That is its floating or complex arrays of the leaf's own shape.
     """
-    params_at = dict(jax.tree_util.tree_leaves_with_path(params))
+    params_at = dict(jax.tree.leaves_with_path(params))
     beside: dict[Any, list[jax.Array]] = {path: [] for path in params_at}
     paths = [path for _, path in split_paths(state, params)]
     for leaf, path in zip(jax.tree.leaves(state), paths, strict=True):

@@ -40,25 +40,25 @@ def next_previous(grads: Any, prev_grads: Any, *earlier: Any) -> Any:
         array or a list of them, of the same shape, for each leaf.
     """
 
-    # A bare gradient would be copied into the donated buffer of the previous one,
-    # which XLA would first save, since nothing says that it has been read by then:
-    # two copies by one thread on a CPU, a kernel beside the update's on a GPU. Outside
-    # jit, the caller's gradient would become the state, and be deleted when the state
-    # is donated.
+    # Were `grads` returned as they are, XLA would copy them into the donated buffers of
+    # `prev_grads`, and, as nothing tells it that those have been read by then, save
+    # those first: two copies by one thread on a CPU, a kernel beside the update's on a
+    # GPU. Outside jit the caller's gradient itself would become the state, and be
+    # deleted when the state is donated.
     #
-    # So the write reads what is to come before it, and XLA does not see that it would
-    # not have to. (XLA:CPU drops optimization barriers before it assigns buffers.)
-    # XLA:CPU writes one array in each loop, and shall write this one last of all: until
-    # then friction lies in its buffer and needs no array of its own. XLA:GPU writes it
-    # in the update's kernel.
+    # So each write waits for `earlier`: it selects by a condition that is computed from
+    # their sum and never holds, which XLA does not see. (An optimization barrier would
+    # say so plainly, but XLA:CPU drops barriers before it assigns buffers.) XLA:CPU,
+    # which writes one array in each loop, then writes this one last, and friction lies
+    # in its buffer until then; XLA:GPU writes it in the update's kernel.
     def written(grad: jax.Array, prev_grad: jax.Array, *earlier: Any) -> jax.Array:
         arrays = [_numbers(array) for array in jax.tree.leaves(earlier)]
         dtype = at_least_float32(*arrays)
         total = functools.reduce(lax.add, (array.astype(dtype) for array in arrays))
-        # Neither a constant friction nor every gradient is sharded like its parameter.
-        false, stored = (
-            placed_like(x, prev_grad, grad) for x in (false_like(total), grad)
-        )
+        # `lax.select` takes only arrays that are sharded alike, and neither a gradient
+        # nor a constant friction has to be sharded like its parameter.
+        stored = placed_like(grad, prev_grad)
+        false = placed_like(false_like(total), stored)
         stored, never = (x.astype(prev_grad.dtype) for x in (stored, false))
         return lax.select(false, never, stored)
 

@@ -62,15 +62,6 @@ def quantize_state(
     float32 before each step of `inner`, gradients are widened to it, and the new
     state is encoded.
 
-    Rounding goes up where :math:`f(y)`, the part of the way to the next code, is at
-    least :math:`r`: in :math:`x` for signed numbers, :math:`(y^2 - \lfloor y
-    \rfloor^2) / (2 \lfloor y \rfloor + 1)`, in :math:`y` for the others. :math:`r` in
-    (0, 1) turns from step to step by the golden ratio, from a start of each place's
-    own: while :math:`x` keeps still, :math:`\hat x` is :math:`x` on average, or
-    :math:`c` is :math:`y`, and what is a code already stays one. (A momentum that goes
-    through a cycle of a few steps may stay off by about the gap of two codes.) By the
-    nearest code a second moment, which loses 1/1000 a step, would never shrink.
-
     Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
     instead of 12, Adam's 2.1 instead of 8. Rounding is noise, by which a step of
     diffGrad is off by some 9% of its length where gradients of a block differ by a
@@ -80,9 +71,18 @@ def quantize_state(
     large array, 1.09 on 145 and 1.8 on ResNet50's (H200). On a CPU it takes 1.5 to
     2.3 times as long, and Adam 3.2 times.
 
-    The step of `inner` is written twice, for the scales and for the codes. Under
-    :func:`jax.jit` XLA drops from the first what no stored number depends on; prints
-    and callbacks happen twice.
+    Rounding goes up where :math:`f(y)`, the part of the way from :math:`\lfloor y
+    \rfloor` to the next code, is at least a threshold :math:`r` in (0, 1). The way is
+    measured in :math:`x` for signed numbers, :math:`f = (y^2 - \lfloor y \rfloor^2) /
+    (2 \lfloor y \rfloor + 1)`, and in :math:`y` for the others. Each place's :math:`r`
+    has its own start and moves by the golden ratio at every step. So while :math:`x`
+    keeps still, :math:`\hat x` is :math:`x` on average, or :math:`c` is :math:`y`, and
+    a number that is a code stays that code. (A momentum that goes through a cycle of a
+    few steps may stay off by about the gap of two codes.) Rounded to the nearest code,
+    a second moment, which loses 1/1000 a step, would never shrink.
+
+    The step of `inner` is written twice, for the scales and for the codes: prints and
+    callbacks happen twice. Under :func:`jax.jit` XLA drops what the scales do not need.
 
     Worst error: 1/63 of the block's largest :math:`|x|` for signed numbers, and
     1/127 of its largest :math:`\sqrt x` for non-negative ones, which is a whole code
@@ -115,10 +115,10 @@ def quantize_state(
     `optax.sm3` calls its momentum `nu`, and `optax.contrib.sophia` its Hessian: give
     ``nonnegative=()``. `optax.adafactor` has second moments `v`: give ``('v',)``, but
     not around `optax.adan`, whose is signed.
-    What looks a name up finds it in `inner_state` and in `scales`: give the former to
-    `optax.tree.get`, `optax.tree.set` and `optax.value_and_grad_from_state`, or for an
-    injected learning rate and what else is exact ``filtering=lambda path, x: x is not
-    None``. `optax.tree.map_params` takes no second tree where something is exact.
+    A field is found twice by its name, in `inner_state` and in `scales`: give the
+    former alone to `optax.tree.get`, `optax.tree.set` and `value_and_grad_from_state`,
+    or for exact ones, as an injected learning rate, ``filtering=lambda path, x: x is
+    not None``. `optax.tree.map_params` takes no second tree where something is exact.
     :func:`optax.inject_hyperparams` goes inside, or around a function that makes all
     of it. `optax.lookahead` goes around it, `optax.monitor` before or behind it.
 
@@ -180,7 +180,7 @@ def quantize_state(
 
     def init_fn(params: optax.Params) -> QuantizedState:
         check_one_set(params)
-        params_at = dict(jax.tree_util.tree_leaves_with_path(params))
+        params_at = dict(jax.tree.leaves_with_path(params))
 
         def encoded(leaf: Any, prefix: Any, path: Any) -> tuple[Any, Any]:
             param = params_at.get(path)
@@ -206,6 +206,12 @@ def quantize_state(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, QuantizedState]:
+        # A block's scale must be known before its first code, and until then XLA would
+        # keep the new state in float32, which moves more memory than a step without
+        # codes. So the step is written twice: for the new scales alone (XLA drops what
+        # they do not need), then from the old codes again for updates and new codes.
+        # Barriers hide from XLA:GPU, and from XLA:CPU since jax 0.12, that both are the
+        # same; one for each array, to finish it while its gradient is in the cache.
         updates = jax.tree.map(jnp.asarray, updates)
         pairs, treedef = _pairs(state)
         paths = split_paths(state.inner_state, updates)
@@ -224,21 +230,30 @@ def quantize_state(
             )
             return new_updates, leaves_of(inner_state, treedef)
 
-        grad_paths = jax.tree_util.tree_leaves_with_path(updates)
-        number_of = {path: number for number, (path, _) in enumerate(grad_paths)}
-        fields: dict[Any, int] = {}
-        hashes: dict[Any, jax.Array] = {}
-
-        def behind_scale(
+        def rescaled(
             leaf: Any, codes: Any, scale: Any, prefix: Any, path: Any
         ) -> tuple[Any, Any]:
+            """The old codes again, behind the barrier, and the new scale."""
             if scale is None:
                 return codes, None
             check_shape(prefix + path, leaf, codes)
             block = codes.shape[-1] // scale.shape[-1]
             pair = codes, _codes.largest(leaf, block, codes.dtype)
-            again: tuple[Any, Any] = lax.optimization_barrier(pair)  # type: ignore[no-untyped-call]
-            return again
+            hidden: tuple[Any, Any] = lax.optimization_barrier(pair)  # type: ignore[no-untyped-call]
+            return hidden
+
+        _, leaves = step(state)
+        hidden = [
+            rescaled(leaf, *pair, *path)
+            for leaf, pair, path in zip(leaves, pairs, paths, strict=True)
+        ]
+        inner_state, _ = _unzip(treedef, hidden)
+        new_updates, leaves = step(state._replace(inner_state=inner_state))
+
+        grad_paths = jax.tree.leaves_with_path(updates)
+        number_of = {path: number for number, (path, _) in enumerate(grad_paths)}
+        fields: dict[Any, int] = {}
+        hashes: dict[Any, jax.Array] = {}
 
         def encoded(
             leaf: Any, codes: Any, scale: Any, prefix: Any, path: Any
@@ -251,24 +266,9 @@ def quantize_state(
             r = _codes.thresholds(hashes[path], field, count)
             return _codes.encode(leaf, scale, r, codes.dtype), scale
 
-        # A block's largest number has to be known before the first of its codes. Until
-        # then XLA would keep the new state in float32, which moves more memory than it
-        # does without codes. So the step is written twice: for the scales, which drops
-        # what they do not need, and for all the rest, which reads the old codes again.
-        # The barriers hide that both come to the same from XLA:GPU (and from XLA:CPU
-        # since jax 0.12). One for each array, and it is finished before the next is
-        # begun, while its gradient and codes are in the cache.
-        _, leaves = step(state)
-        again = [
-            behind_scale(leaf, *pair, *path)
-            for leaf, pair, path in zip(leaves, pairs, paths, strict=True)
-        ]
-        inner_state, _ = _unzip(treedef, again)
-        new_updates, leaves = step(state._replace(inner_state=inner_state))
-
         new_pairs = [
             encoded(leaf, *pair, *path)
-            for leaf, pair, path in zip(leaves, again, paths, strict=True)
+            for leaf, pair, path in zip(leaves, hidden, paths, strict=True)
         ]
         new_state = QuantizedState(count, *_unzip(treedef, new_pairs))
         return optax.tree.cast_like(new_updates, updates), new_state
@@ -288,8 +288,8 @@ def _pairs(state: QuantizedState) -> tuple[list[tuple[Any, Any]], Any]:
     """Each leaf of the inner state with its scale, and their tree."""
     check_scales(state.scales, state.inner_state)
     # By their paths: NNX puts what is an array into a node, and leaves None as it is.
-    scale_at = dict(jax.tree_util.tree_leaves_with_path(state.scales))
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(state.inner_state)
+    scale_at = dict(jax.tree.leaves_with_path(state.scales))
+    leaves, treedef = jax.tree.flatten_with_path(state.inner_state)
     return [(leaf, scale_at.get(path)) for path, leaf in leaves], treedef
 
 

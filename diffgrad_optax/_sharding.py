@@ -20,11 +20,12 @@ def following_params(
 
     Outside jit, zeros made like an array lie where it lies. Under jit they are
     constants, and with automatic axes a compiler is free to put those on one device.
-    (Those like a parameter in a host's memory are in a device's, and follow nothing.)
+    (Where a parameter is in host memory, `init` still makes its zeros in device memory;
+    those are left where they are.)
     """
 
     def init_fn(params: optax.Params) -> optax.OptState:
-        params_at = dict(jax.tree_util.tree_leaves_with_path(params))
+        params_at = dict(jax.tree.leaves_with_path(params))
         false_at = functools.cache(lambda path: false_like(params_at[path]))
 
         def follow(leaf: Any, path: Any) -> Any:
@@ -52,23 +53,21 @@ def following_params(
 def false_like(array: jax.Array) -> jax.Array:
     """False everywhere, computed from `array` and, if it is inexact, sharded like it.
 
-    No number is less than itself, and NaN neither. XLA uses that of integers alone.
+    It is x < x, which is false for NaN too. XLA sees that for integers only, and makes
+    a constant of it, which need not be sharded like `array`.
     """
     real = jnp.real(array)
     return lax.lt(real, real)
 
 
-def placed_like(array: jax.Array, *others: jax.Array) -> jax.Array:
-    """`array` sharded like the first of `others` that types say is split.
+def placed_like(array: jax.Array, other: jax.Array) -> jax.Array:
+    """`array` sharded like `other`, where the type of `other` says that it is split.
 
-    That is on explicit axes; on others, and where none is split, it is `array`.
+    Types say so of explicit axes only; of others `array` is returned as it is.
     """
-    found = jax.typeof(array).sharding
-    for sharding in (jax.typeof(other).sharding for other in others):
-        if any(sharding.spec) and sharding.mesh == found.mesh:
-            if sharding != found:
-                array = jax.sharding.reshard(array, sharding)  # type: ignore[no-untyped-call]
-            break
+    found, wanted = jax.typeof(array).sharding, jax.typeof(other).sharding
+    if any(wanted.spec) and wanted.mesh == found.mesh and wanted != found:
+        array = jax.sharding.reshard(array, wanted)  # type: ignore[no-untyped-call]
     return array
 
 

@@ -8,7 +8,7 @@ import optax
 
 from diffgrad_optax._checks import check_inexact, check_number, check_number_or_schedule
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
-from diffgrad_optax._fit import check_gradients
+from diffgrad_optax._fit import fitting_gradients
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._sharding import following_params, zero_for
 
@@ -67,14 +67,14 @@ def swats(
     `sgd_rate`; behind a chain ``optax.tree.get(state, 'sgd_rate')`` finds it.
 
     Memory: two arrays per parameter, Adam's; SGD's momentum takes the place of the
-    first. Time: in each step two sums over all parameters stand between its passes, 3.5
-    times Adam's on a CPU; by the bytes that it moves, twice on a GPU.
+    first. Time: 3.5 times Adam's on a CPU, and twice by the bytes that it moves on a
+    GPU: two sums over the whole step decide whether the first moment is kept or reset.
 
-    The tolerance is absolute: of the size of the learning rate times the inverse of
-    the gradient's. In float32 rates above 1.6e-2 are further apart than 1e-9 and only
-    meet it by being equal: give a larger one there. Under
-    :func:`optax.inject_hyperparams` see :func:`diffgrad` for bfloat16 parameters. A
-    gradient that is not finite gives no rate, and as Adam's moments keep it, no later
+    The tolerance is absolute, in the unit of :math:`\gamma_t`, which is about the
+    learning rate divided by the gradients' size. In float32 rates above 1.6e-2 are
+    further apart than 1e-9 and only meet it by being equal: give a larger one there.
+    Under :func:`optax.inject_hyperparams` see :func:`diffgrad` for bfloat16 parameters.
+    A gradient that is not finite gives no rate, and as Adam's moments keep it, no later
     one does: it stays Adam.
 
     Deviations. ε is added after the second moment is bias-corrected, as in optax;
@@ -182,7 +182,7 @@ def swats(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SwatsState]:
         del params, extra_args
-        grads = check_gradients(updates, state.adam_state.mu)
+        grads = fitting_gradients(updates, state.adam_state.mu)
         α = learning_rate(state.count) if callable(learning_rate) else learning_rate
         α = jnp.asarray(α, state.average.dtype)
         stepped = state._replace(count=optax.safe_increment(state.count))

@@ -10,7 +10,7 @@ import optax
 
 from diffgrad_optax._checks import check_inner, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
-from diffgrad_optax._fit import check_gradients, check_same_array
+from diffgrad_optax._fit import check_same_array, fitting_gradients
 from diffgrad_optax._paths import arrays_beside
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._quantize import QuantizedState, decoded
@@ -121,7 +121,7 @@ def with_friction(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, FrictionState]:
-        grads = check_gradients(updates, state.prev_grad)
+        grads = fitting_gradients(updates, state.prev_grad)
         inner_updates, inner_state = inner.update(
             grads, state.inner_state, params, **extra_args
         )
@@ -134,9 +134,8 @@ def with_friction(
         prev_grad = next_previous(
             grads, state.prev_grad, ξ, arrays_beside(inner_state, grads)
         )
-        return jax.tree.map(scaled, inner_updates, ξ, grads), FrictionState(
-            prev_grad=prev_grad, inner_state=inner_state
-        )
+        updates = jax.tree.map(scaled, inner_updates, ξ, grads)
+        return updates, FrictionState(prev_grad=prev_grad, inner_state=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -193,7 +192,7 @@ def friction_coefficients(
             'diffrgrad, scale_by_diffgrad or with_friction'
         )
     for state in states:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state.prev_grad):
+        for path, leaf in jax.tree.leaves_with_path(state.prev_grad):
             if path in prev_grads:
                 raise ValueError(
                     f'opt_state holds two frictions for {jax.tree_util.keystr(path)}: '
@@ -207,7 +206,7 @@ def friction_coefficients(
         check_same_array(path, grad, prev_grads[path])
         return _coefficient_array(coefficient, jnp.asarray(grad), prev_grads[path])
 
-    coefficients = jax.tree_util.tree_map_with_path(at, grads)
+    coefficients = jax.tree.map_with_path(at, grads)
     if jax.tree.leaves(grads) and not jax.tree.leaves(coefficients):
         raise ValueError(
             'no leaf of grads is a leaf of a FrictionState in opt_state: '
@@ -224,16 +223,16 @@ def _coefficient_array(
     result = coefficient(grad.astype(dtype), prev_grad.astype(dtype))
     try:
         ξ = jnp.broadcast_to(jnp.asarray(result), grad.shape)
-        if not jnp.isrealobj(ξ) or jnp.issubdtype(ξ.dtype, jax.dtypes.extended):
-            raise TypeError
     except (OverflowError, TypeError, ValueError):
+        ξ = None
+    if ξ is None or jnp.iscomplexobj(ξ) or jnp.issubdtype(ξ.dtype, jax.dtypes.extended):
         shown = repr(result)
         if hasattr(result, 'dtype'):
             shown = f'{result.dtype}{list(result.shape)}'
         raise TypeError(
             'friction must return real numbers that broadcast to the shape of the '
             f'gradient {list(grad.shape)}, got {shown}'
-        ) from None
+        )
     return ξ.astype(at_least_float32(ξ))
 
 

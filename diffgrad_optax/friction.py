@@ -8,7 +8,7 @@ standard deviation of :math:`|g_t|` and :math:`\mathrm{rms} = \sqrt{\mathrm{mean
 |g_t|^2}`:
 
 ==============  ==================================  =================  ==========
-name            :math:`\xi_t`                       range              per
+name            :math:`\xi_t`                       range              looks at
 ==============  ==================================  =================  ==========
 `dfc`           σ(\|g_{t-1} − g_t\|)                [½, 1)             element
 `dfc1`          σ(g_{t-1} − g_t)                    (0, 1)             element
@@ -27,8 +27,8 @@ to 1e-3, and friction would be gone. For complex gradients :math:`|\cdot|` is th
 modulus. `dfc3` to `dfc5` and `relative_dfc` sum squares of the gradients: in float32
 an array's norm must stay below 1.8e19, and for `relative_dfc` the rms above 1e-18.
 
-Derivatives take that of a root as 0 at 0. `relative_dfc` has none of meaning where
-all gradients of an array are zero, since ξ is another as soon as one is not.
+The derivative of a root is taken as 0 at 0. Where all gradients of an array are zero
+`relative_dfc` has no meaningful derivative: ξ jumps as soon as one of them is not.
 
 References:
   Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
@@ -109,7 +109,9 @@ def dfc2(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
 
 
 def dfc3(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
-    r"""A coefficient per array: :math:`\xi_t = \sigma(\nu|g_{t-1} - g_t| - \mu)`.
+    r"""By the array's spread: :math:`\xi_t = \sigma(\nu|g_{t-1} - g_t| - \mu)`.
+
+    Each element has its own coefficient; :math:`\mu` and :math:`\nu` are the array's.
 
     Deviation, for `dfc4` and `dfc5` too: the paper speaks of the mean and the
     standard deviation "of absolute gradients of the batch"; here they are taken
@@ -129,7 +131,7 @@ def dfc3(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
 
 
 def dfc4(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
-    r"""A coefficient per array: :math:`\xi_t = \sigma(\nu^2|g_{t-1} - g_t| - \mu)`.
+    r"""By the array's variance: :math:`\xi_t = \sigma(\nu^2|g_{t-1} - g_t| - \mu)`.
 
     As :func:`dfc3`, deviations included, with the variance in place of ν.
     """
@@ -138,7 +140,7 @@ def dfc4(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
 
 
 def dfc5(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
-    r"""A coefficient per array: :math:`\xi_t = \sigma(\sqrt\nu|g_{t-1} - g_t| - \mu)`.
+    r"""By the root of ν: :math:`\xi_t = \sigma(\sqrt\nu|g_{t-1} - g_t| - \mu)`.
 
     As :func:`dfc3`, deviations included, with the square root of ν in its place.
     """
@@ -186,9 +188,8 @@ def relative_dfc(
     """
     check_number('c', c)
     distance = _distance(grad, prev_grad)
-    size = jnp.abs(jnp.asarray(grad, at_least_float32(grad)))
-    rms = _root(jnp.mean(size**2)).astype(distance.dtype)
-    # All gradients zero: ½ where they were zero before, else as far as can be.
+    rms = _root(jnp.mean(_modulus(grad) ** 2)).astype(distance.dtype)
+    # Where all gradients are zero, ξ is ½ if the previous one was zero too, else 1.
     tiny = np.finfo(distance.dtype).tiny
     return jax.nn.sigmoid(jnp.asarray(c, distance.dtype) * distance / (rms + tiny))
 
@@ -202,9 +203,13 @@ def _distance(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     return jnp.abs(_difference(grad, prev_grad))
 
 
+def _modulus(grad: jax.Array) -> jax.Array:
+    return jnp.abs(jnp.asarray(grad, at_least_float32(grad)))
+
+
 def _statistics(grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean and the population standard deviation of |g| over one array."""
-    size = jnp.abs(jnp.asarray(grad, at_least_float32(grad)))
+    size = _modulus(grad)
     mean = jnp.mean(size)
     return mean, _root(jnp.mean((size - mean) ** 2))
 
@@ -227,16 +232,11 @@ def resolve(friction: str | Friction) -> Friction:
       ValueError: if it is a name that does not exist.
       TypeError: if it is neither a name nor callable.
     """
-    if isinstance(friction, str):
-        if friction not in _BY_NAME:
-            raise ValueError(
-                f'friction must be a callable or one of {", ".join(_BY_NAME)}, '
-                f'got {friction!r}'
-            )
+    if callable(friction):
+        return friction
+    if isinstance(friction, str) and friction in _BY_NAME:
         return _BY_NAME[friction]
-    if not callable(friction):
-        raise TypeError(
-            f'friction must be a callable or one of {", ".join(_BY_NAME)}, '
-            f'got {friction!r}'
-        )
-    return friction
+    error = ValueError if isinstance(friction, str) else TypeError
+    raise error(
+        f'friction must be a callable or one of {", ".join(_BY_NAME)}, got {friction!r}'
+    )

@@ -383,7 +383,8 @@ def test_a_copy_is_in_place_and_counts_what_is_read_and_what_is_written(
     assert text.count('tf.aliasing_output') == 1
     left_out = [name for name in jax_arms.OPTIMIZERS if name != 'optax.adam']
     monkeypatch.setattr(torch_arms, 'working', lambda tree, say: {})
-    compare.smoke(['array'], ['float32'], left_out, ['materialized'], tmp_path)
+    options = (1, 1, left_out, ['materialized'], tmp_path)
+    compare.run(['array'], ['float32'], *options, smoke=True)
     result = json.loads((tmp_path / 'update-array-float32.json').read_text())
     assert result['copied_bytes'] == 64 * (4 + 4)
 

@@ -808,7 +808,7 @@ def test_gradients_of_each_example_leave_the_state_its_shapes(params):
 def test_gradients_of_other_shapes_are_refused(params):
     wrapped = quantize_state(optax.scale_by_adam())
     grads = jax.tree.map(lambda p: jnp.stack([p, p]), params)
-    refusal = r"inner has made \(2, .*\.mu\['.*call init"
+    refusal = r"state \.mu\['.* from \(.* to \(2, .*call init"
     with (
         jax.numpy_rank_promotion('allow'),
         pytest.raises(ValueError, match=refusal),

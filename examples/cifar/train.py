@@ -93,7 +93,7 @@ def train(
                 (line['train_loss'] for line in metrics),
             )
         epochs_done = len(metrics)
-        for line in found(config, data, state, mesh, epochs_done):
+        for line in heading(config, data, state, mesh, epochs_done):
             say(line)
         chunk = steps_per_call(steps, jax.default_backend())
         trainer = Trainer(config, task, put_data(data, mesh), mesh, chunk)
@@ -251,7 +251,7 @@ def checksum(data: Dataset) -> str:
     return f'{crc:08x}'
 
 
-def found(
+def heading(
     config: Config,
     data: Dataset,
     state: TrainState,

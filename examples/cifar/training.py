@@ -39,8 +39,8 @@ class Metrics(NamedTuple):
 
     loss: jax.Array  # float32
     correct: jax.Array  # int32
-    # int32, of the images; in training of those with finite losses, and if others stop
-    # the run of those before the first
+    # int32: how many images. In training a step whose loss is not finite counts none;
+    # unless such steps are skipped, neither does any after it, so that it can be named
     count: jax.Array
 
 

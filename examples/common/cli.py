@@ -79,9 +79,9 @@ def _without_none(hint: Any) -> Any:
 
 
 def at_least(settings: Any, **least: int) -> None:
-    """Refuses the first that is below its least, or whole and above MOST.
+    """Refuses the first setting that is below its least, or an integer above MOST.
 
-    None is not.
+    A setting that is None passes.
     """
     for name, number in least.items():
         value, flag = getattr(settings, name), name.replace('_', '-')

@@ -13,7 +13,7 @@ from examples.lm.data import Text
 from examples.lm.training import TrainState
 
 
-def found(
+def heading(
     config: Config, text: Text, state: TrainState, mesh: Mesh, done: int
 ) -> Iterator[str]:
     """What a run starts with, a line each."""

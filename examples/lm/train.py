@@ -30,7 +30,7 @@ from examples.lm.curves import draw_losses
 from examples.lm.data import Text
 from examples.lm.epochs import Trainer
 from examples.lm.rates import make_rate
-from examples.lm.report import epoch_line, found, last_line
+from examples.lm.report import epoch_line, heading, last_line
 from examples.lm.sharding import make_mesh
 from examples.lm.training import Task, TrainState, first_state
 
@@ -85,7 +85,7 @@ def train(
         state, metrics = run.restore(make_state())
         done = len(metrics)
         trainer = Trainer(config, task, text)
-        for line in found(config, text, state, mesh, done):
+        for line in heading(config, text, state, mesh, done):
             say(line)
         if done < config.epochs:
             say(f'compiled   in {trainer.compile(state):.1f} s')
