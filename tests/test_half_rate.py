@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from diffgrad_optax import friction_coefficients, with_friction
 from examples.cifar.config import Config as CifarConfig
+from examples.common.axes import plain_log_scale
 from examples.common.cli import UserError
 from examples.common.finite import DivergedError
 from examples.common.grid import chosen, draw_arm, draw_grid, over_rates
@@ -479,6 +480,39 @@ def test_a_line_is_broken_where_a_run_diverged_and_a_cross_says_so():
     draw_arm(axes, {0.1: [1.0]}, 'b', {'color': 'tab:blue'})
     line, _ = axes.get_lines()[-2:]
     assert line.get_marker() == ''
+
+
+def test_points_of_a_dashed_line_are_hollow_and_those_of_another_full():
+    axes = Figure().subplots()
+    draw_arm(axes, {0.1: [1.0]}, 'a', {'color': 'tab:blue', 'linestyle': '--'})
+    draw_arm(axes, {0.1: [1.0]}, 'b', {'color': 'tab:blue'})
+    _, hollow, _, full = axes.get_lines()
+    assert hollow.get_markerfacecolor() == 'none'
+    assert full.get_markerfacecolor() == 'tab:blue'
+
+
+@pytest.mark.parametrize(
+    'values, labels',
+    [
+        ([1.36, 2.1], '1.4 1.5 1.6 1.7 1.8 1.9 2 2.1'),
+        ([0.5, 2.8], '0.5 1 2 3'),
+        ([0.004, 2.0], '0.003 0.005 0.01 0.02 0.03 0.05 0.1 0.2 0.3 0.5 1 2'),
+    ],
+)
+def test_a_logarithmic_axis_has_plain_numbers_that_have_room(values, labels):
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot(values)
+    plain_log_scale(axes)
+    figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    ticks = axes.yaxis.get_major_ticks() + axes.yaxis.get_minor_ticks()
+    shown = {
+        tick.get_loc(): tick.label1.get_text()
+        for tick in ticks
+        if low <= tick.get_loc() <= high
+    }
+    assert ' '.join(shown[place] for place in sorted(shown)) == labels
 
 
 def test_a_rate_at_which_all_diverged_is_in_the_picture(tmp_path, monkeypatch):
