@@ -179,11 +179,13 @@ def _lengths(
     # With x = -log β₂, ρ_∞ = coth(x/2) and ρ_t = ρ_∞ - 2t / (e^{tx} - 1). While tx is
     # small both terms are near 2/x, and their difference loses its digits. With
     # L(y) = coth y - 1/y the two 2/x cancel: ρ_t = t + L(x/2) - t L(tx/2).
+    # For β₂ <= ½ both are 3 at most, and nothing is rectified: there it counts as ½.
     t = t.astype(dtype)
-    half = -jnp.log(jnp.asarray(b2, dtype)) / 2
+    half = -jnp.log(jnp.maximum(jnp.asarray(b2, dtype), 0.5)) / 2
     ρ_inf = 1 / jnp.tanh(half)
     early = t + _langevin(half) - t * _langevin(t * half)
-    late = ρ_inf - 2 * t / jnp.expm1(2 * t * half)
+    # As 2t e^{-tx} / (1 - e^{-tx}), which does not overflow.
+    late = ρ_inf + 2 * t * jnp.exp(-2 * t * half) / jnp.expm1(-2 * t * half)
     return jnp.where(t * half < 0.1, early, late), ρ_inf
 
 

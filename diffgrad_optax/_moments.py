@@ -18,9 +18,14 @@ def bias_correction(
     """1 - decay^count, by which an average of `count` values is divided.
 
     By logarithms, because the difference itself loses four digits in float32 where
-    decay is near 1, and not the same ones in every compilation.
+    decay is near 1, and not the same ones in every compilation. Where it is not, as
+    the difference, which has a derivative at 0 too.
     """
-    return -jnp.expm1(count.astype(dtype) * jnp.log(jnp.asarray(decay, dtype)))
+    decay, t = jnp.asarray(decay, dtype), count.astype(dtype)
+    small = decay < 0.5
+    difference = 1 - jnp.where(small, decay, 0) ** t
+    by_logarithms = -jnp.expm1(t * jnp.log(jnp.where(small, 0.5, decay)))
+    return jnp.where(small, difference, by_logarithms)
 
 
 def scale_by_adam(

@@ -188,7 +188,7 @@ def relative_dfc(
     """
     check_number('c', c)
     distance = _distance(grad, prev_grad)
-    rms = _root(jnp.mean(_modulus(grad) ** 2)).astype(distance.dtype)
+    rms = _root(_mean(_modulus(grad) ** 2)).astype(distance.dtype)
     # Where all gradients are zero, ξ is ½ if the previous one was zero too, else 1.
     tiny = np.finfo(distance.dtype).tiny
     return jax.nn.sigmoid(jnp.asarray(c, distance.dtype) * distance / (rms + tiny))
@@ -210,8 +210,13 @@ def _modulus(grad: jax.Array) -> jax.Array:
 def _statistics(grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean and the population standard deviation of |g| over one array."""
     size = _modulus(grad)
-    mean = jnp.mean(size)
-    return mean, _root(jnp.mean((size - mean) ** 2))
+    mean = _mean(size)
+    return mean, _root(_mean((size - mean) ** 2))
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    """The mean, and 0 of no numbers, which is no NaN for `jax_debug_nans` to find."""
+    return jnp.zeros((), x.dtype) if 0 in x.shape else jnp.mean(x)
 
 
 def _root(x: jax.Array) -> jax.Array:

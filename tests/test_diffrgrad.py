@@ -167,6 +167,22 @@ def test_steps_have_a_derivative_before_and_after_the_first_rectified_one():
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.usefixtures('float32')
+def test_steps_have_a_derivative_when_all_powers_of_b2_are_gone():
+    param = jnp.ones(2)
+    state = diffrgrad(0.1).init(param)
+    state = optax.tree.set(state, count=jnp.int32(100_000), nu=0.5 * param)
+
+    def moved(b2):
+        updates, _ = diffrgrad(0.1, b2=b2).update(param, state, param)
+        return updates[0]
+
+    # r is 1, and Adam's ν̂ is 0.5 b2 + 1 - b2.
+    step = moved(0.999)
+    slope = jax.grad(moved)(0.999)
+    np.testing.assert_allclose(slope, step * 0.25 / 0.5005, rtol=1e-3)
+
+
 def test_steps_have_a_derivative_where_the_average_is_too_short_for_a_quotient():
     # ρ∞ is 2 for b2 = 1/3, and r is 0/0.
     grads = [jnp.array([0.7, -0.3 * t]) for t in range(1, 4)]

@@ -495,6 +495,13 @@ def test_derivatives_by_gradients_that_stay_zero_are_finite(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_a_search_for_nans_finds_none_in_an_array_without_elements(name):
+    empty = jnp.zeros((0, 3))
+    with jax.debug_nans(True):
+        assert ξ(name, empty, empty).shape == (0, 3)
+
+
+@pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('prev_grad_dtype', [None, 'bfloat16'])
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
 def test_own_code_promotes_no_dtype_by_itself(dtype, prev_grad_dtype, name):

@@ -112,6 +112,18 @@ def test_bias_corrections_end_at_one(decay, dtype):
     assert bias_correction(decay, jnp.int32(LAST), np.dtype(dtype)) == 1
 
 
+@pytest.mark.parametrize('decay', [0.0, 1e-3, 0.3, 0.5, 0.7, 0.999])
+@pytest.mark.parametrize('count', [1, 2, 5, 1000])
+def test_bias_corrections_have_a_derivative(decay, count):
+    def corrected(decay):
+        return bias_correction(decay, jnp.int32(count), np.dtype('float64'))
+
+    value, slope = jax.value_and_grad(corrected)(decay)
+    np.testing.assert_allclose(value, 1 - decay**count, rtol=1e-12)
+    expected = -count * decay ** (count - 1)
+    np.testing.assert_allclose(slope, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ('schedule', 'expected'),
     [
