@@ -40,7 +40,7 @@ def scale_by_diffgrad(
       mu_dtype: dtype of the first moment; None is the parameter's own. Static.
       nesterov: whether to use Nesterov momentum, as `optax.nadam`. Static.
       friction: a name from :mod:`diffgrad_optax.friction` or a callable. Static.
-      nu_dtype: dtype of the second moment; None is the parameter's own. Static.
+      nu_dtype: dtype of the second moment, real; None is the parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -111,16 +111,16 @@ def diffgrad(
     dtype of its own. With bfloat16 parameters give ``nu_dtype='float32'``: in
     bfloat16 a second moment never shrinks, because 0.999 v rounds to v.
 
-    As :math:`\sigma` has no slope above ¼, rounding :math:`g_{t-1}` moves
-    :math:`\xi` by at most ¼ of the rounding, which is up to 1/256 of
-    :math:`|g_{t-1}|` in bfloat16, 1/16 in float8_e4m3fn and 1/8 in float8_e5m2:
-    small where gradients are below 1. Beyond 448 float8_e4m3fn stores NaN; beyond
-    57344 float8_e5m2 and beyond 65504 float16 store infinity. A second moment that
-    its dtype rounds to 0 leaves :math:`\varepsilon` to divide by: below 3e-8 in
-    float16, 8e-6 in float8_e5m2, 1e-3 in float8_e4m3fn. With float16 parameters give
-    ``nu_dtype='float32'`` too, or `eps` 1e-7 at least: 1e-8 is 0 there, as in
-    `optax.adam`. :func:`quantize_state` stores all three in 3.1 bytes without such
-    limits.
+    As :math:`\sigma` has no slope above ¼, rounding :math:`g_{t-1}` moves :math:`\xi`
+    by at most ¼ of the rounding, which is up to 1/256 of :math:`|g_{t-1}|` in bfloat16,
+    1/16 in float8_e4m3fn and 1/8 in float8_e5m2, or for smaller gradients 1e-3 and
+    8e-6: small where gradients are below 1, except for `relative_dfc`. Beyond 448
+    float8_e4m3fn stores NaN; beyond 57344 float8_e5m2 and beyond 65504 float16 store
+    infinity. A second moment that its dtype rounds to 0 leaves :math:`\varepsilon` to
+    divide by: below 3e-8 in float16, 8e-6 in float8_e5m2, 1e-3 in float8_e4m3fn. With
+    float16 parameters give ``nu_dtype='float32'`` too, or `eps` 1e-7 at least: 1e-8 is
+    0 there, as in `optax.adam`. :func:`quantize_state` stores all three in 3.1 bytes
+    without such limits.
 
     With bfloat16 parameters, give :func:`optax.inject_hyperparams` the argument
     ``hyperparam_dtype=jnp.float32``: it casts hyperparameters to the parameters'
@@ -150,7 +150,7 @@ def diffgrad(
         ``(grad, prev_grad) -> coefficient`` on one array, called with float32 or
         wider. Static. A callable inside :func:`optax.inject_hyperparams` needs
         ``static_args='friction'``, and a dtype its name (``'bfloat16'``).
-      nu_dtype: dtype of the second moment; None is the parameter's own. Static.
+      nu_dtype: dtype of the second moment, real; None is the parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 

@@ -64,8 +64,9 @@ def correct_by_difference(
       b1: decay rate of the momentum that follows, in [0, 1). Traceable.
       max_norm: the largest norm of an array of :math:`c_t`, >= 0; infinity for no
         clipping. In float32 the square of a norm above 1.8e19 overflows, and the whole
-        array's update is 0. A NaN in the array keeps its other elements from being
-        clipped. Traceable.
+        array's update is 0; that of one below 1e-19 underflows, and the array is not
+        clipped. A NaN in the array keeps its other elements from being clipped.
+        Traceable.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 
@@ -185,7 +186,7 @@ def mars(
         rate. Traceable.
       mask: where to decay, as :func:`adadiff`. Static.
       mu_dtype: dtype of the first moment; None is the parameter's own. Static.
-      nu_dtype: dtype of the second moment; None is the parameter's own. Static.
+      nu_dtype: dtype of the second moment, real; None is the parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
 

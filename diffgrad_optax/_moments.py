@@ -8,7 +8,12 @@ import numpy as np
 import optax
 
 from diffgrad_optax._checks import check_can_hold, storage_dtype
-from diffgrad_optax._dtypes import at_least_float32, widened, zeros_stored
+from diffgrad_optax._dtypes import (
+    at_least_float32,
+    real_dtype,
+    widened,
+    zeros_stored,
+)
 from diffgrad_optax._sharding import following_params
 
 
@@ -43,28 +48,32 @@ def scale_by_adam(
     Where a moment has a dtype of its own, gradients and moments are widened to
     float32 first: 8-bit floating numbers have no arithmetic, and the square of a
     float16 gradient below 2e-4 is 0. The caller casts the new moments back, as for
-    any inner transformation: `keep_state_dtypes`.
+    any inner transformation: `keep_state_dtypes`. A second moment in `nu_dtype` is
+    real, where `optax.scale_by_adam` has a complex one for complex parameters.
 
     Raises:
-      TypeError: if a dtype is no floating one, or (by `init`) if it is real and a
-        parameter is complex.
+      TypeError: if a dtype is no floating one, if `nu_dtype` is complex, or (by `init`)
+        if `mu_dtype` is real and a parameter is complex.
     """
     dtypes = {
         'mu': storage_dtype('mu_dtype', mu_dtype),
-        'nu': storage_dtype('nu_dtype', nu_dtype),
+        'nu': storage_dtype('nu_dtype', nu_dtype, real=True),
     }
     dtypes = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov)
 
     @following_params
     def init_fn(params: optax.Params) -> optax.ScaleByAdamState:
-        for name, dtype in dtypes.items():
-            check_can_hold(f'{name}_dtype', dtype, params)
+        check_can_hold('mu_dtype', dtypes.get('mu'), params)
         moments = {
             name: jax.tree.map(lambda p, d=dtype: zeros_stored(p, d), params)
             for name, dtype in dtypes.items()
         }
         return adam.init(params)._replace(**moments)
+
+    def wide_as(moment: jax.Array, grad: jax.Array) -> jax.Array:
+        wide = at_least_float32(moment, grad)
+        return moment.astype(wide if jnp.iscomplexobj(moment) else real_dtype(wide))
 
     def update_fn(
         updates: optax.Updates,
@@ -74,11 +83,7 @@ def scale_by_adam(
         if dtypes:
             updates = widened(updates)
             moments = {
-                name: jax.tree.map(
-                    lambda g, moment: moment.astype(at_least_float32(g, moment)),
-                    updates,
-                    getattr(state, name),
-                )
+                name: jax.tree.map(wide_as, getattr(state, name), updates)
                 for name in dtypes
             }
             state = state._replace(**moments)

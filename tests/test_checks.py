@@ -277,7 +277,9 @@ def test_storage_that_is_no_floating_dtype_is_refused(maker, name, value, shown)
     assert_names(refusal, f'{name} must be None or a floating dtype', f'got {shown}')
 
 
-@pytest.mark.parametrize('maker', [adadiff, scale_by_adadiff])
+@pytest.mark.parametrize(
+    'maker', [adadiff, scale_by_adadiff, diffgrad, diffrgrad, mars]
+)
 def test_complex_storage_of_what_is_real_is_refused(maker):
     with pytest.raises(TypeError, match='nu_dtype must be real, got complex64'):
         make_with(maker, nu_dtype='complex64')

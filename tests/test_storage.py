@@ -161,19 +161,28 @@ def test_rounding_that_friction_sees_at_its_steepest_moves_it_by_nearly_a_quarte
     assert 0.24 * jnp.abs(stored - q) < moved <= 0.25 * jnp.abs(stored - q) + 2.0**-24
 
 
-@pytest.mark.parametrize('name', ['diffgrad', 'mars'])
-def test_complex_parameters_are_not_stored_in_real_moments(name):
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_complex_parameters_are_not_stored_in_a_real_first_moment(name):
     params = {'w': jnp.ones(2, jnp.complex64)}
-    with pytest.raises(TypeError, match=r"nu_dtype=bfloat16 cannot hold .*\['w'\]"):
-        OPTIMIZERS[name](0.1, nu_dtype='bfloat16').init(params)
+    with pytest.raises(TypeError, match=r"mu_dtype=bfloat16 cannot hold .*\['w'\]"):
+        OPTIMIZERS[name](0.1, mu_dtype='bfloat16').init(params)
 
 
-def test_second_moments_of_complex_gradients_fit_a_real_dtype_in_adadiff():
-    params = {'w': jnp.ones(2, jnp.complex64)}
-    optimizer = adadiff(0.1, nu_dtype='bfloat16')
-    grads = {'w': jnp.array([1 + 1j, 2j])}
-    _, state = optimizer.update(grads, optimizer.init(params), params)
-    assert optax.tree.get(state, 'nu')['w'].dtype == jnp.bfloat16
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_second_moments_of_complex_gradients_are_stored_in_a_real_dtype(name, dtype):
+    params = {'w': jnp.ones(2, jnp.complex64), 'b': jnp.ones(2, 'bfloat16')}
+    optimizer, exact = OPTIMIZERS[name](0.1, nu_dtype=dtype), OPTIMIZERS[name](0.1)
+    state, exact_state = optimizer.init(params), exact.init(params)
+    for size in (1.0, 0.3, -0.5):
+        grads = {'w': size * jnp.array([1 + 1j, 2j]), 'b': params['b']}
+        updates, state = optimizer.update(grads, state, params)
+        expected, exact_state = exact.update(grads, exact_state, params)
+        nu = optax.tree.get(state, 'nu')
+        assert (nu['w'].dtype, nu['b'].dtype) == (dtype, dtype)
+        tolerance = 1e-6 if dtype == 'float32' else 1e-2
+        chex.assert_trees_all_close(updates['w'], expected['w'], rtol=tolerance)
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
