@@ -89,8 +89,8 @@ def check_scales(scales: Any, inner_state: Any) -> None:
         if jnp.result_type(leaf_at[path]) not in (jnp.int8, jnp.uint8):
             raise ValueError(
                 f'scales must be None at {jax.tree_util.keystr(path)}, where '
-                'inner_state has no codes: give optax.tree.set '
-                'filtering=lambda path, x: x is not None'
+                'inner_state has no codes: optax.tree.set(state, '
+                'lambda path, x: x is not None, ...) leaves them alone'
             )
 
 

@@ -46,8 +46,8 @@ def scale_by_gains(
     means something. Before an optimizer that divides by the gradient's size
     (Adam, RMSprop) a slowly changing gain cancels: put it after that one.
 
-    Memory: a float32 gain and one byte per parameter. Gains are not stored in
-    less, because in bfloat16 a gain of 16 could not grow by 0.05.
+    Memory: a gain, in float32 at least, and one byte per parameter. It is not stored
+    in less, because in bfloat16 a gain of 16 could not grow by 0.05.
 
     Deviations: lectures shrink the gain wherever the sign is not kept, also where a
     gradient is zero. Here, as in delta-bar-delta, such a step says nothing and the

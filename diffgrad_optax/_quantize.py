@@ -117,8 +117,8 @@ def quantize_state(
     not around `optax.adan`, whose is signed.
     A field is found twice by its name, in `inner_state` and in `scales`: give the
     former alone to `optax.tree.get`, `optax.tree.set` and `value_and_grad_from_state`,
-    or for exact ones, as an injected learning rate, ``filtering=lambda path, x: x is
-    not None``. `optax.tree.map_params` takes no second tree where something is exact.
+    or for exact ones, as an injected learning rate, ``lambda path, x: x is not None``
+    as `filtering`. `optax.tree.map_params` takes no second tree where some are exact.
     :func:`optax.inject_hyperparams` goes inside, or around a function that makes all
     of it. `optax.lookahead` goes around it, `optax.monitor` before or behind it.
 

@@ -70,8 +70,8 @@ def with_friction(
 
     Returns:
       A transformation that forwards extra arguments to `inner`, with state
-      :class:`FrictionState`. Updates have the gradients' dtype. The state keeps
-      the dtypes that `init` gave it.
+      :class:`FrictionState`. Updates have the gradients' dtype. Floating arrays of
+      the state keep the dtypes that `init` gave them.
 
     Raises:
       TypeError: if `inner` is no transformation, if `friction` is neither a name

@@ -1,8 +1,8 @@
 r"""Learning-rate schedules that optax lacks.
 
-Each returns a function from the step count :math:`t = 0, 1, \ldots` (an integer,
-traced or not) to the learning rate, as optax's schedules do. For everything else use
-those: exponential decay is `optax.exponential_decay`, reduction on a plateau
+Each returns a function from the step count :math:`t = 0, 1, \ldots` (an integer below
+2³¹, traced or not) to the learning rate, as optax's schedules do. For everything else
+use those: exponential decay is `optax.exponential_decay`, reduction on a plateau
 `optax.contrib.reduce_on_plateau`.
 """
 
