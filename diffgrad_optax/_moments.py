@@ -28,9 +28,8 @@ def bias_correction(
     """
     decay, t = jnp.asarray(decay, dtype), count.astype(dtype)
     small = decay < 0.5
-    difference = 1 - jnp.where(small, decay, 0) ** t
     by_logarithms = -jnp.expm1(t * jnp.log(jnp.where(small, 0.5, decay)))
-    return jnp.where(small, difference, by_logarithms)
+    return jnp.where(small, 1 - decay**t, by_logarithms)
 
 
 def scale_by_adam(

@@ -183,6 +183,20 @@ def test_steps_have_a_derivative_when_all_powers_of_b2_are_gone():
     np.testing.assert_allclose(slope, step * 0.25 / 0.5005, rtol=1e-3)
 
 
+@pytest.mark.parametrize('count', [0, 4, 100])
+def test_steps_have_a_derivative_at_a_b2_of_zero(count):
+    param = jnp.array([0.7, -0.3])
+    state = diffrgrad(0.1).init(param)
+    state = optax.tree.set(state, count=jnp.int32(count), nu=0.5 * param**2)
+
+    def moved(b2):
+        updates, _ = diffrgrad(0.1, b2=b2).update(param, state, param)
+        return jnp.sum(updates)
+
+    # Nothing is rectified there, and the first moment knows no b2.
+    assert jax.grad(moved)(0.0) == 0
+
+
 def test_steps_have_a_derivative_where_the_average_is_too_short_for_a_quotient():
     # ρ∞ is 2 for b2 = 1/3, and r is 0/0.
     grads = [jnp.array([0.7, -0.3 * t]) for t in range(1, 4)]

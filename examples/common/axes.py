@@ -1,7 +1,7 @@
 """Logarithmic axes with plain numbers."""
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullFormatter
 
 
 def plain_log_scale(axes: Axes) -> None:
@@ -14,4 +14,4 @@ def plain_log_scale(axes: Axes) -> None:
     low, high = axes.get_ylim()
     if high > 5 * low:
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    axes.yaxis.set_minor_formatter('{x:g}')
+    axes.yaxis.set_minor_formatter('{x:g}' if high < 1e4 * low else NullFormatter())
