@@ -28,7 +28,7 @@ REDUCTIONS = 2 + 1
 def on_eight_devices(directory):
     child = subprocess.run(
         [sys.executable, TESTS / 'on_eight_devices.py', directory],
-        env=os.environ | cpu_devices(8) | {'PYTHONPATH': str(TESTS)},
+        env=os.environ | cpu_devices(8) | {'PYTHONPATH': f'{TESTS.parent}:{TESTS}'},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
