@@ -112,6 +112,14 @@ def test_bias_corrections_end_at_one(decay, dtype):
     assert bias_correction(decay, jnp.int32(LAST), np.dtype(dtype)) == 1
 
 
+@pytest.mark.parametrize('decay', [1e-3, 0.3, 0.5, 0.9, 0.999, 0.9999])
+@pytest.mark.parametrize('count', [1, 2, 5, 1000])
+def test_bias_corrections_keep_the_digits_of_float32(decay, count):
+    found = bias_correction(decay, jnp.int32(count), np.dtype('float32'))
+    expected = -np.expm1(count * np.log(np.float64(np.float32(decay))))
+    np.testing.assert_allclose(found, expected, rtol=3e-7)
+
+
 @pytest.mark.parametrize('decay', [0.0, 1e-3, 0.3, 0.5, 0.7, 0.999])
 @pytest.mark.parametrize('count', [1, 2, 5, 1000])
 def test_bias_corrections_have_a_derivative(decay, count):
