@@ -25,8 +25,9 @@ from diffgrad_optax import (
 )
 
 COLLECTIVES = 'all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter'
-SHAPES = {'kernel': (16, 48), 'bias': (24,)}
-SPECS = {'kernel': P('x', 'y'), 'bias': P('y')}
+SHAPES = {'kernel': (16, 48), 'bias': (24,), 'embedding': (6, 36)}
+# One array is split along its last axis alone.
+SPECS = {'kernel': P('x', 'y'), 'bias': P('y'), 'embedding': P(None, 'x')}
 
 # Of the registry those that another has not: other dtypes, learning rates and inner
 # transformations take the same ways.

@@ -21,8 +21,9 @@ SUMS = {
     'correct_by_difference': 1,  # norm
     'mars': 1,
 }
-# Over both axes of the kernel's mesh one after the other, and over the bias's one.
-REDUCTIONS = 2 + 1
+# Over both axes of the kernel's mesh one after the other, and over the one of the bias
+# and of the embedding.
+REDUCTIONS = 2 + 1 + 1
 
 
 def on_eight_devices(directory):
