@@ -15,7 +15,7 @@ from diffgrad_optax._mars import (
     correct_by_difference,
     mars,
 )
-from diffgrad_optax._quantize import QuantizedState, quantize_state
+from diffgrad_optax._quantize import QuantizedState, dequantize_state, quantize_state
 from diffgrad_optax._swats import SwatsState, swats
 from diffgrad_optax._with_friction import (
     FrictionState,
@@ -35,6 +35,7 @@ __all__ = (
     'SwatsState',
     'adadiff',
     'correct_by_difference',
+    'dequantize_state',
     'diffgrad',
     'diffgradw',
     'diffrgrad',

@@ -6,6 +6,7 @@ reading a concrete one would wait for its device, so arrays pass unread.
 
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -107,6 +108,16 @@ def check_names(name: str, value: Any) -> None:
         raise TypeError(
             f'{name} must be a tuple or list of field names '
             f"such as ('nu',), got {value!r}"
+        )
+
+
+def check_fields(name: str, given: Iterable[str], fields: Iterable[Any]) -> None:
+    """Refuses, with a ValueError, names of fields that a state does not have."""
+    if unknown := sorted(set(given) - set(fields)):
+        known = ', '.join(sorted(field for field in fields if isinstance(field, str)))
+        raise ValueError(
+            f'{name} names {unknown[0]!r}, but the state of inner has only the fields '
+            f'{known}'
         )
 
 

@@ -89,7 +89,8 @@ def learning_rate_dropout(
     step moves a random part of the parameters, with moments that have seen every
     gradient, as if the learning rate of the others were zero. Everything before it
     is dropped, decoupled weight decay too: put it last, inside `optax.lookahead`
-    (but not with ``reset_state=True``, which fails on random keys).
+    (but not with ``reset_state=True``, which fails on random keys) and
+    `optax.contrib.sam` (with ``opaque_mode=True``, for the same reason).
 
     Not rescaled by 1/p, as in the paper: a run moves about :math:`p` as far as
     without it, so compare with the optimizer at :math:`p` times its learning rate.

@@ -10,6 +10,7 @@ from jax import lax
 
 from diffgrad_optax import _blocks, _codes
 from diffgrad_optax._checks import (
+    check_fields,
     check_inner,
     check_integer,
     check_names,
@@ -19,6 +20,17 @@ from diffgrad_optax._dtypes import stable_dtypes, widened
 from diffgrad_optax._fit import check_scales, check_shape, leaves_of
 from diffgrad_optax._paths import arrays_beside, split_paths
 from diffgrad_optax._sharding import following_params
+
+# Fields of optax's and of this package's states that hold no negative numbers.
+_NONNEGATIVE = (
+    *('nu', 'nu_max', 'n', 'exp_avg_sq', 'sum_of_squares', 'grad_sum_sq'),
+    *('e_g', 'e_x', 'step_sizes', 'gains'),
+)
+# Fields in which optax keeps copies of parameters, or what it takes differences of.
+_EXACT = (
+    *('z', 'x0', 'params0', 'init_params', 'init_particles'),
+    *('params', 'updates', 'grad', 'cache'),
+)
 
 
 class QuantizedState(NamedTuple):
@@ -35,14 +47,8 @@ def quantize_state(
     *,
     block_size: int = 128,
     min_size: int = 4096,
-    nonnegative: Sequence[str] = (
-        *('nu', 'nu_max', 'n', 'exp_avg_sq', 'sum_of_squares', 'grad_sum_sq'),
-        *('e_g', 'e_x', 'step_sizes', 'gains'),
-    ),
-    exact: Sequence[str] = (
-        *('z', 'x0', 'params0', 'init_params', 'init_particles'),
-        *('params', 'updates', 'grad', 'cache'),
-    ),
+    nonnegative: Sequence[str] = _NONNEGATIVE,
+    exact: Sequence[str] = _EXACT,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps the state of `inner` in 8 bits, one scale for each block of numbers.
 
@@ -99,7 +105,9 @@ def quantize_state(
     it knows the sharding, that is of concrete arrays and of explicit axes. Inside
     :func:`jax.jit` with automatic axes it does not, and XLA would gather the state
     on every device. Inside :func:`jax.shard_map` each device has blocks of its own
-    part, rounded as those in the same places of another's.
+    part, rounded as those in the same places of another's. There `init` also sees the
+    local part alone, so `min_size` and the blocks would depend on the mesh: call `init`
+    outside, and only `update` inside.
 
     Exact stay all arrays that are not shaped like a parameter, that have less than
     `min_size` elements, or whose last axis has no divisor in common with
@@ -130,10 +138,11 @@ def quantize_state(
       inner: any optax transformation.
       block_size: how many neighbours share a scale, >= 1; the block is the greatest
         common divisor of it and the last axis. Static.
-      min_size: arrays with fewer elements stay exact, >= 0. Static.
-      nonnegative: names of state fields (as in optax's NamedTuples) whose arrays
-        are never negative. The default has those of optax, but for cocob's, and of
-        this package. Static.
+      min_size: arrays with fewer elements stay exact, >= 0. Inside
+        :func:`jax.shard_map` these are the elements of one device's part. Static.
+      nonnegative: names of state fields (of a NamedTuple, or keys of a dict) whose
+        arrays are never negative. The default has those of optax, but for cocob's, and
+        of this package. Static.
       exact: names of state fields to leave alone. The default has those in which
         optax keeps copies of parameters, or what it takes differences of. Static.
 
@@ -147,7 +156,7 @@ def quantize_state(
         `nonnegative` or `exact` is no sequence of names, or (by `init`) if `params`
         are `optax.LookaheadParams`.
       ValueError: if an integer is too small, or (by `init`) if a block would lie on
-        two devices.
+        two devices, or the state has no field of a name that is not in the default.
 
     Example: a hundred steps with a gradient of 1 in one half and 0.01 in the other.
 
@@ -184,7 +193,7 @@ def quantize_state(
 
         def encoded(leaf: Any, prefix: Any, path: Any) -> tuple[Any, Any]:
             param = params_at.get(path)
-            fields = {getattr(key, 'name', None) for key in prefix}
+            fields = _names(prefix)
             block = _blocks.length(leaf, param, block_size, min_size)
             if block is None or not fields.isdisjoint(exact):
                 return leaf, None
@@ -197,6 +206,10 @@ def quantize_state(
         inner_state = inner_init(params)
         leaves, treedef = jax.tree.flatten(inner_state)
         paths = split_paths(inner_state, params)
+        fields = {name for prefix, _ in paths for name in _names(prefix)}
+        fields |= _leafless(inner_state)
+        check_fields('nonnegative', set(nonnegative) - {*_NONNEGATIVE}, fields)
+        check_fields('exact', set(exact) - {*_EXACT}, fields)
         pairs = [encoded(leaf, *p) for leaf, p in zip(leaves, paths, strict=True)]
         return QuantizedState(jnp.zeros((), jnp.int32), *_unzip(treedef, pairs))
 
@@ -223,7 +236,7 @@ def quantize_state(
             return grad if narrow else widened(grad)
 
         def step(state: QuantizedState) -> tuple[optax.Updates, list[Any]]:
-            inner_state = decoded(state)
+            inner_state = _decoded(state)
             grads = jax.tree.map(wide, updates, arrays_beside(inner_state, updates))
             new_updates, inner_state = inner.update(
                 grads, inner_state, params, **extra_args
@@ -276,12 +289,59 @@ def quantize_state(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def decoded(state: QuantizedState) -> optax.OptState:
+def dequantize_state(opt_state: optax.OptState) -> optax.OptState:
+    """The state with float32 arrays for codes, as the transformations inside have it.
+
+    To go on without 8 bits, or to look at a moment: each :class:`QuantizedState` in
+    `opt_state` is replaced by its decoded `inner_state`; everything else stays.
+
+    Args:
+      opt_state: any optimizer state, such as a chain's.
+
+    Returns:
+      The state of the optimizer without :func:`quantize_state`. What had codes is
+      float32, also where the inner transformation would store bfloat16.
+
+    Raises:
+      ValueError: if `scales` do not fit the `inner_state` that they stand beside.
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from diffgrad_optax import dequantize_state, quantize_state
+    >>> optimizer = quantize_state(optax.trace(0.9), min_size=0)
+    >>> grads = jnp.linspace(0.0, 1.0, 16, dtype=jnp.float32)
+    >>> _, state = optimizer.update(grads, optimizer.init(grads))
+    >>> print(state.inner_state.trace[-4:], dequantize_state(state).trace[-4:])
+    [114 118 123 127] [0.8058 0.8633 0.938  1.    ]
+    """
+    return jax.tree.map(
+        lambda node: _decoded(node) if isinstance(node, QuantizedState) else node,
+        opt_state,
+        is_leaf=lambda node: isinstance(node, QuantizedState),
+    )
+
+
+def _decoded(state: QuantizedState) -> optax.OptState:
     """The inner state, with float32 arrays for codes."""
     pairs, treedef = _pairs(state)
     return treedef.unflatten(
         leaf if scale is None else _codes.decode(leaf, scale) for leaf, scale in pairs
     )
+
+
+def _names(path: Any) -> set[Any]:
+    """The names of fields and the keys of dicts in `path`."""
+    return {getattr(key, 'name', getattr(key, 'key', None)) for key in path}
+
+
+def _leafless(tree: Any) -> set[Any]:
+    """The names on the way to subtrees without leaves, such as empty moments."""
+
+    def empty(node: Any) -> bool:
+        return not jax.tree.leaves(node)
+
+    nodes = jax.tree.leaves_with_path(tree, is_leaf=empty)
+    return {name for path, node in nodes if empty(node) for name in _names(path)}
 
 
 def _pairs(state: QuantizedState) -> tuple[list[tuple[Any, Any]], Any]:

@@ -13,7 +13,7 @@ from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
 from diffgrad_optax._fit import check_same_array, fitting_gradients
 from diffgrad_optax._paths import arrays_beside
 from diffgrad_optax._previous import init_previous, next_previous
-from diffgrad_optax._quantize import QuantizedState, decoded
+from diffgrad_optax._quantize import dequantize_state
 from diffgrad_optax._sharding import following_params
 from diffgrad_optax.friction import Friction, resolve
 
@@ -185,7 +185,7 @@ def friction_coefficients(
     """
     coefficient = resolve(friction)
     prev_grads: dict[Any, jax.Array] = {}
-    states = list(_friction_states(opt_state))
+    states = list(_friction_states(dequantize_state(opt_state)))
     if not states:
         raise ValueError(
             'opt_state holds no FrictionState: it must come from diffgrad, diffgradw, '
@@ -239,10 +239,8 @@ def _coefficient_array(
 def _friction_states(opt_state: optax.OptState) -> Iterator[FrictionState]:
     """Every FrictionState in `opt_state`, also one inside another's inner state."""
     for node in jax.tree.leaves(
-        opt_state, is_leaf=lambda node: isinstance(node, FrictionState | QuantizedState)
+        opt_state, is_leaf=lambda node: isinstance(node, FrictionState)
     ):
-        if isinstance(node, QuantizedState):
-            yield from _friction_states(decoded(node))
-        elif isinstance(node, FrictionState):
+        if isinstance(node, FrictionState):
             yield node
             yield from _friction_states(node.inner_state)

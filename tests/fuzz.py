@@ -36,8 +36,7 @@ from fuzz_cases import (
     wrongs,
 )
 
-from diffgrad_optax import QuantizedState
-from diffgrad_optax._quantize import decoded
+from diffgrad_optax import dequantize_state
 
 
 def types(tree):
@@ -94,11 +93,8 @@ def stays_finite(case: Case) -> None:
 
 
 def assert_finite(*trees):
-    is_quantized = lambda node: isinstance(node, QuantizedState)  # noqa: E731
-    for leaf in jax.tree.leaves(trees, is_leaf=is_quantized):
-        if is_quantized(leaf):
-            assert_finite(decoded(leaf))
-        elif not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    for leaf in jax.tree.leaves(dequantize_state(trees)):
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             assert jnp.isfinite(leaf).all()
 
 

@@ -10,9 +10,8 @@ import optax
 import pytest
 from registry import REGISTRY
 
-from diffgrad_optax import QuantizedState, schedules
+from diffgrad_optax import dequantize_state, schedules
 from diffgrad_optax._moments import bias_correction
-from diffgrad_optax._quantize import decoded
 
 LAST = np.iinfo('int32').max
 LONG = 100_000
@@ -53,12 +52,7 @@ def counts(state):
 
 
 def check_finite(updates, state):
-    state = jax.tree.map(
-        lambda node: decoded(node) if isinstance(node, QuantizedState) else node,
-        state,
-        is_leaf=lambda node: isinstance(node, QuantizedState),
-    )
-    leaves = jax.tree.leaves((updates, state))
+    leaves = jax.tree.leaves((updates, dequantize_state(state)))
     chex.assert_tree_all_finite(
         [x for x in leaves if jnp.issubdtype(x.dtype, jnp.number)]
     )

@@ -13,8 +13,7 @@ import optax
 import pytest
 from registry import REGISTRY
 
-from diffgrad_optax import QuantizedState
-from diffgrad_optax._quantize import decoded
+from diffgrad_optax import dequantize_state
 
 PAGE = (Path(__file__).parent.parent / 'docs' / 'faults.md').read_text()
 FAULTS = {'NaN': np.nan, '∞': np.inf, '-∞': -np.inf}
@@ -88,14 +87,7 @@ def unprotected(run, grads):
 
     With no error allowed `optax.apply_if_finite` lets every gradient pass.
     """
-    is_quantized = lambda node: isinstance(node, QuantizedState)  # noqa: E731
-    return numbers(
-        jax.tree.map(
-            lambda node: decoded(node) if is_quantized(node) else node,
-            run.steps(0, grads),
-            is_leaf=is_quantized,
-        )
-    )
+    return numbers(dequantize_state(run.steps(0, grads)))
 
 
 def durations(marks):

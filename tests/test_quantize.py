@@ -19,13 +19,13 @@ import references
 import diffgrad_optax._codes as module
 from benchmarks import trees
 from diffgrad_optax import (
+    dequantize_state,
     diffgrad,
     friction_coefficients,
     quantize_state,
     scale_by_diffgrad,
     with_friction,
 )
-from diffgrad_optax._quantize import decoded
 
 ROOT = Path(__file__).parent.parent
 BLOCK = 16
@@ -271,7 +271,7 @@ def test_nan_in_a_gradient_spoils_its_block_of_every_array():
     grads = jnp.ones((8, 4096), jnp.float32).at[:, 5].set(jnp.nan)
     _, state = jax.jit(optimizer.update)(grads, optimizer.init(jnp.zeros_like(grads)))
     spoilt = np.broadcast_to(np.arange(4096) < 128, grads.shape)
-    arrays = [leaf for leaf in jax.tree.leaves(decoded(state)) if leaf.ndim]
+    arrays = [leaf for leaf in jax.tree.leaves(dequantize_state(state)) if leaf.ndim]
     assert len(arrays) == 3
     for array in arrays:
         np.testing.assert_array_equal(np.isnan(array), spoilt)
@@ -572,6 +572,73 @@ def test_names_can_be_given(params):
     assert (adam.mu['w'].dtype, adam.nu['w'].dtype) == (jnp.uint8, jnp.float32)
 
 
+def kept_in_a_dict(inner):
+    """`inner`, whose state is a dict and no NamedTuple."""
+
+    def update(updates, state, params=None):
+        updates, state = inner.update(updates, optax.ScaleByAdamState(**state), params)
+        return updates, state._asdict()
+
+    return optax.GradientTransformation(lambda p: inner.init(p)._asdict(), update)
+
+
+def test_a_state_in_a_dict_steps_like_one_in_a_named_tuple():
+    x = jnp.broadcast_to(jnp.logspace(-3, 0, 128, dtype=jnp.float32), (64, 128))
+    optimizers = [
+        quantize_state(inner)
+        for inner in (optax.scale_by_adam(), kept_in_a_dict(optax.scale_by_adam()))
+    ]
+    states = [optimizer.init(x) for optimizer in optimizers]
+    assert states[1].inner_state['nu'].dtype == jnp.uint8
+    for key in jax.random.split(jax.random.key(0), 50):
+        grads = x * jax.random.normal(key, x.shape, jnp.float32)
+        steps, states = zip(
+            *(
+                jax.jit(optimizer.update)(grads, state)
+                for optimizer, state in zip(optimizers, states, strict=True)
+            ),
+            strict=True,
+        )
+        chex.assert_trees_all_equal(*steps)
+        assert jnp.abs(steps[1]).max() < 4
+    exact = quantize_state(kept_in_a_dict(optax.scale_by_adam()), exact=['mu'])
+    assert exact.init(x).inner_state['mu'].dtype == jnp.float32
+
+
+@pytest.mark.parametrize('argument', ['nonnegative', 'exact'])
+def test_names_that_no_field_has_are_refused(argument, params):
+    misspelled = quantize_state(optax.adam(0.1), **{argument: ('nu', 'un')})
+    message = f"{argument} names 'un', but .* has only the fields count, mu, nu"
+    with pytest.raises(ValueError, match=message):
+        misspelled.init(params)
+    # Neither a layer of this name nor a default is the field of a state.
+    with pytest.raises(ValueError, match=message):
+        misspelled.init({'un': params['w']})
+    default = {'nonnegative': 'gains', 'exact': 'z'}[argument]
+    quantize_state(optax.adam(0.1), **{argument: ('nu', default)}).init(params)
+
+
+@pytest.mark.parametrize('params', [{}, {'w': optax.MaskedNode()}, {'w': None}])
+def test_names_are_known_where_no_parameter_is(params):
+    quantize_state(optax.adafactor(), nonnegative=('v',)).init(params)
+
+
+def test_a_running_state_goes_into_8_bits_and_back(params):
+    inner = optax.adam(0.1)
+    _, state = inner.update(params, inner.init(params))
+    resumed = quantize_state(inner._replace(init=lambda params: state), min_size=0)
+    quantized = resumed.init(params)
+    chex.assert_trees_all_equal_structs(
+        quantized, quantize_state(inner, min_size=0).init(params)
+    )
+    back = dequantize_state((quantized, optax.EmptyState()))[0]
+    assert back[0].mu['w'].dtype == back[0].mu['half'].dtype == jnp.float32
+    chex.assert_trees_all_close(
+        optax.tree.cast_like(back, state), state, rtol=0.02, atol=1e-6
+    )
+    chex.assert_trees_all_equal(dequantize_state(state), state)
+
+
 # Optimizers.
 
 
@@ -606,7 +673,7 @@ def assert_moments_shrink(kind):
         )
 
     before, after = (
-        np.asarray(optax.tree.get(decoded(s), name)[:, 1:]).mean()
+        np.asarray(optax.tree.get(dequantize_state(s), name)[:, 1:]).mean()
         for s in (state, run(state))
     )
     np.testing.assert_allclose(after / before, decay**2000, rtol=0.05)
@@ -755,7 +822,7 @@ def test_friction_coefficients_are_read_through_the_codes():
     first, second = gradients(2)
     state = quantize_state(diffgrad(0.1), min_size=0).init(first)
     _, state = quantize_state(diffgrad(0.1), min_size=0).update(first, state)
-    stored = decoded(state)[0].prev_grad
+    stored = dequantize_state(state)[0].prev_grad
     np.testing.assert_allclose(stored, first, atol=np.abs(first).max() / 63)
     expected = 1 / (1 + np.exp(-np.abs(np.float64(stored) - second)))
     coefficients = friction_coefficients(second, optax.MaskedState(state), 'dfc')
@@ -821,7 +888,7 @@ def test_no_nan_is_computed_from_numbers(params):
     with jax.debug_nans(True), jax.disable_jit():
         state = wrapped.init(params)
         _, state = wrapped.update(jax.tree.map(jnp.ones_like, params), state)
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(decoded(state)))
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(dequantize_state(state)))
 
 
 def test_inner_arithmetic_promotes_no_dtype():
