@@ -46,7 +46,7 @@ def correct_by_difference(
     the gradient; :math:`\gamma = 1` would take all of it.
 
     Reach for it in language-model training, before `optax.scale_by_adam`,
-    `optax.scale_by_lion` or `optax.contrib.scale_by_muon`; :func:`mars` is it
+    `optax.scale_by_lion` or `optax.contrib.muon`; :func:`mars` is it
     before AdamW. Give it the decay of the momentum after it, which is `b1` of Adam
     and `b2` of Lion.
 
