@@ -148,9 +148,11 @@ def swats(
         directions, adam_state = adam.update(grads, state.adam_state)
         adam_state = keep_state_dtypes(adam_state, state.adam_state)
         steps = _scaled_like(-α, directions, grads)
-        γ = _dot(steps, steps, α.dtype) / -_dot(steps, grads, α.dtype)
-        # Not finite where p·g = 0 (or too small to divide by): no rate then.
-        found = jnp.isfinite(γ)
+        descent = -_dot(steps, grads, α.dtype)
+        # p·g = 0 where all gradients or the learning rate are zero: no rate then, as
+        # where γ is not finite.
+        γ = _dot(steps, steps, α.dtype) / jnp.where(descent == 0, 1, descent)
+        found = (descent != 0) & jnp.isfinite(γ)
         β2 = jnp.asarray(b2, α.dtype)
         λ = jnp.where(found, β2 * state.average + (1 - β2) * γ, state.average)
         Λ = λ / bias_correction(b2, t, α.dtype)
@@ -169,7 +171,9 @@ def swats(
         grads: optax.Updates, state: SwatsState, α: jax.Array
     ) -> tuple[optax.Updates, SwatsState]:
         velocity, trace = momentum.update(grads, optax.TraceState(state.adam_state.mu))
-        rate = (1 - jnp.asarray(b1, α.dtype)) * state.sgd_rate * (α / state.adam_rate)
+        # Under vmap this is computed in Adam's phase too, where the rate is still 0.
+        adam_rate = jnp.where(state.in_sgd_phase, state.adam_rate, 1)
+        rate = (1 - jnp.asarray(b1, α.dtype)) * state.sgd_rate * (α / adam_rate)
         mu = keep_state_dtypes(trace.trace, state.adam_state.mu)
         return _scaled_like(-rate, velocity, grads), state._replace(
             adam_state=state.adam_state._replace(mu=mu)
