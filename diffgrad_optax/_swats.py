@@ -8,7 +8,7 @@ import optax
 
 from diffgrad_optax._checks import check_inexact, check_number, check_number_or_schedule
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
-from diffgrad_optax._fit import fitting_gradients
+from diffgrad_optax._fit import check_state, fitting_gradients
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._sharding import following_params, zero_for
 
@@ -99,7 +99,8 @@ def swats(
       ValueError: if a plain number is out of its range, NaN or infinite, or (by
         `update`) if the gradients do not fit the state.
       TypeError: if an argument is neither a number nor (for the learning rate)
-        callable.
+        callable, or (by `update`) if a gradient is neither array nor number or the
+        state is that of another transformation.
 
     Example: under a constant gradient Adam's step is α, the SGD rate α/g.
 
@@ -186,6 +187,7 @@ def swats(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SwatsState]:
         del params, extra_args
+        check_state(state, SwatsState)
         grads = fitting_gradients(updates, state.adam_state.mu)
         α = learning_rate(state.count) if callable(learning_rate) else learning_rate
         α = jnp.asarray(α, state.average.dtype)
