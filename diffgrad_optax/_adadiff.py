@@ -22,7 +22,7 @@ from diffgrad_optax._dtypes import (
     stable_dtypes,
     zeros_stored,
 )
-from diffgrad_optax._fit import fitting_gradients
+from diffgrad_optax._fit import check_state, fitting_gradients
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params
@@ -134,6 +134,7 @@ def scale_by_adadiff(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AdadiffState]:
         del params, extra_args
+        check_state(state, AdadiffState)
         grads = fitting_gradients(updates, state.prev_grad)
         count = optax.safe_increment(state.count)
         mu = jax.tree.map(first_moment, grads, state.mu)
@@ -246,7 +247,9 @@ def adadiff(
       ValueError: if a plain number is out of its range, NaN or infinite, or (by
         `update`) if the gradients do not fit the state.
       TypeError: if an argument is no number, callable or floating dtype where
-        one is needed, or (by `init`) if a real dtype would store a complex value.
+        one is needed, (by `init`) if a real dtype would store a complex value, or
+        (by `update`) if a gradient is neither array nor number or the state is that
+        of another transformation.
 
     Example: both elements move by gradients of size 1, one of them zigzags.
 

@@ -164,7 +164,7 @@ def diffgrad(
         `friction` is an unknown name, or (by `update`) if the gradients do not
         fit the state.
       TypeError: if an argument is no number, callable or floating dtype where
-        one is needed.
+        one is needed, or (by `update`) as :func:`with_friction`.
 
     Example: an element whose gradient repeats moves at half of Adam's step, one
     whose gradient changes by more than 5 at all but a hundredth of it.

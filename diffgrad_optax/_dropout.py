@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import check_key, check_number
+from diffgrad_optax._fit import as_arrays, check_state
 from diffgrad_optax._sharding import false_like
 
 
@@ -52,8 +53,9 @@ def gradient_dropout(
 
     Raises:
       ValueError: if `keep_prob` or `key` is a plain number out of its range.
-      TypeError: if `keep_prob` is no number, or `key` neither integer nor a
-        typed key.
+      TypeError: if `keep_prob` is no number or `key` neither integer nor a typed
+        key, or (by `update`) if an update is neither array nor number or the state is
+        that of another transformation.
 
     Example: another half of the elements moves at each step.
 
@@ -156,11 +158,11 @@ def _dropout(
         **extra_args: Any,
     ) -> tuple[optax.Updates, DropoutState]:
         del params, extra_args
+        check_state(state, DropoutState)
         next_key, mask_key = jax.random.split(state.key)
-        leaves, treedef = jax.tree.flatten(updates)
+        leaves, treedef = jax.tree.flatten(as_arrays(updates, 'update'))
 
-        def dropped(index: int, leaf: Any) -> jax.Array:
-            leaf = jnp.asarray(leaf)
+        def dropped(index: int, leaf: jax.Array) -> jax.Array:
             # On explicit meshes a select takes only arrays that are sharded alike.
             never = false_like(leaf)
             # In float32, whatever keep_prob is given in: a narrower dtype would

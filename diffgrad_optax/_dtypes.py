@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from diffgrad_optax._fit import as_arrays
+
 
 def at_least_float32(*arrays: Any) -> np.dtype[Any]:
     """The dtype that holds all inexact `arrays` exactly, and never less than float32.
@@ -83,8 +85,9 @@ def stable_dtypes(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        grads = jax.tree.map(jnp.asarray, updates)
+        grads = as_arrays(updates)
         updates, new_state = inner.update(grads, state, params, **extra_args)
+        updates = as_arrays(updates, "inner's update")
         return optax.tree.cast_like(updates, grads), keep_state_dtypes(new_state, state)
 
     return optax.GradientTransformationExtraArgs(inner.init, update_fn)

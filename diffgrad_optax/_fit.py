@@ -1,4 +1,4 @@
-"""Refusals of gradients and new state that do not fit the state that there is."""
+"""Refusals of gradients and states that do not fit, each in one line."""
 
 from typing import Any
 
@@ -8,14 +8,61 @@ import jax.numpy as jnp
 _ADVICE = 'call init with the parameters that these gradients belong to'
 
 
+def as_arrays(tree: Any, what: str = 'gradient') -> Any:
+    """`tree` with its NumPy arrays and Python numbers as JAX arrays.
+
+    Raises:
+      TypeError: naming `what`, the leaf and its type, if JAX takes a leaf for no array.
+    """
+
+    def as_array(path: Any, leaf: Any) -> jax.Array:
+        try:
+            # `jnp.asarray` alone would copy tensors of other libraries, or fail.
+            jax.typeof(leaf)
+            return jnp.asarray(leaf)
+        except (OverflowError, TypeError, ValueError) as error:
+            kind = f'{type(leaf).__module__}.{type(leaf).__qualname__}'
+            raise TypeError(
+                f'{what} {jax.tree_util.keystr(path)} is a '
+                f'{kind.removeprefix("builtins.")}, and must be an array or a number '
+                'that JAX takes: convert it with jnp.asarray(...)'
+            ) from error
+
+    return jax.tree.map_with_path(as_array, tree)
+
+
+def check_state(state: Any, expected: Any) -> None:
+    """Refuses the state of another transformation.
+
+    Any class with the fields of `expected` passes: what a checkpoint is read into need
+    not be the class that was written.
+
+    Args:
+      state: what `update` was given.
+      expected: the NamedTuple that `init` makes.
+
+    Raises:
+      TypeError: naming both types.
+    """
+    fields = expected._fields
+    # A NamedTuple with more fields is another optimizer's.
+    if getattr(state, '_fields', fields) != fields or not all(
+        hasattr(state, field) for field in fields
+    ):
+        raise TypeError(
+            f'the optimizer state is a {type(state).__name__}, and must be a '
+            f'{expected.__name__} ({", ".join(fields)}), as init returns it'
+        )
+
+
 def fitting_gradients(grads: Any, stored: Any) -> Any:
     """`grads` as arrays, if they fit what the state stores for each parameter.
 
-    NumPy arrays and Python numbers are gradients too.
-
     Raises:
+      TypeError: as `as_arrays`.
       ValueError: if a leaf is missing on one side, or as `check_same_array`.
     """
+    grads = as_arrays(grads)
     grads_at = dict(jax.tree.leaves_with_path(grads))
     stored_at = dict(jax.tree.leaves_with_path(stored))
     for path, grad in grads_at.items():
@@ -31,14 +78,41 @@ def fitting_gradients(grads: Any, stored: Any) -> Any:
             raise ValueError(
                 f'no gradient came for leaf {leaf} of the optimizer state: {_ADVICE}'
             )
-    treedef: Any = jax.tree.structure(grads)
-    expected: Any = jax.tree.structure(stored)
-    if treedef != expected:
+    if not _same_tree(grads, stored):
+        where, ours, theirs = _first_difference(grads, stored)
         raise ValueError(
-            f'gradients are {treedef}, but the optimizer state holds {expected}: '
-            f'{_ADVICE}'
+            f'gradients have {ours} at {where}, where the optimizer state has '
+            f'{theirs}: {_ADVICE}'
         )
-    return jax.tree.map(jnp.asarray, grads)
+    return grads
+
+
+def _first_difference(a: Any, b: Any, path: Any = ()) -> tuple[str, str, str]:
+    """The first path at which two trees differ, and the types there."""
+    below_a, below_b = (
+        dict(jax.tree.leaves_with_path(tree, is_leaf=lambda x, t=tree: x is not t))
+        for tree in (a, b)
+    )
+    name_a, name_b = (type(tree).__name__ for tree in (a, b))
+    if type(a) is type(b):
+        for key in below_a | below_b:
+            if key not in below_a or key not in below_b:
+                path += key
+                name_a, name_b = (
+                    type(below[key]).__name__ if key in below else 'nothing'
+                    for below in (below_a, below_b)
+                )
+                break
+            if not _same_tree(below_a[key], below_b[key]):
+                return _first_difference(below_a[key], below_b[key], path + key)
+    if name_a == name_b:
+        name_b = f'another {name_b}'
+    return jax.tree_util.keystr(path) or 'the root', name_a, name_b
+
+
+def _same_tree(a: Any, b: Any) -> bool:
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (a, b)]
+    return bool(structures[0] == structures[1])
 
 
 def check_same_array(path: Any, grad: Any, stored: jax.Array) -> None:
@@ -79,11 +153,16 @@ def check_scales(scales: Any, inner_state: Any) -> None:
     )
     leaf_at = dict(of_state)
     placed = [path for path, scale in of_scales if scale is not None]
-    known = all(path in leaf_at for path in placed)
-    if len(of_scales) != len(of_state) or not known:
+    unknown = [path for path in placed if path not in leaf_at]
+    if len(of_scales) != len(of_state) or unknown:
+        what = (
+            f'it has no {jax.tree_util.keystr(unknown[0])}'
+            if unknown
+            else f'they have {len(of_scales)} leaves, and it has {len(of_state)}'
+        )
         raise ValueError(
-            f'scales {jax.tree.structure(scales)} do not fit the inner_state '
-            f'{jax.tree.structure(inner_state)}: take both from one QuantizedState'
+            f'scales do not fit the inner_state: {what}: take both from one '
+            'QuantizedState'
         )
     for path in placed:
         if jnp.result_type(leaf_at[path]) not in (jnp.int8, jnp.uint8):
@@ -116,12 +195,14 @@ def leaves_of(inner_state: Any, treedef: Any) -> list[Any]:
     try:
         leaves: list[Any] = treedef.flatten_up_to(inner_state)
     except ValueError as error:
+        trees = treedef.unflatten(range(treedef.num_leaves)), inner_state
         old, new = (
-            {path for path, _ in jax.tree.leaves_with_path(tree)}
-            for tree in (treedef.unflatten(range(treedef.num_leaves)), inner_state)
+            {path for path, _ in jax.tree.leaves_with_path(tree)} for tree in trees
         )
-        paths = [jax.tree_util.keystr(path) for path in old ^ new]
-        what = f'{min(paths)} is in one of them only' if paths else str(error)
+        what = '{2} instead of {1} at {0}'.format(*_first_difference(*trees))
+        if old != new:
+            path = min(jax.tree_util.keystr(path) for path in old ^ new)
+            what = f'{path} is in one of them only'
         raise ValueError(
             f'inner has another tree after its update than init made: {what}. Put '
             'what changes its tree, as optax.monitor does, outside: '

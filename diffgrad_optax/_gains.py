@@ -9,7 +9,7 @@ import optax
 
 from diffgrad_optax._checks import check_number, check_real
 from diffgrad_optax._dtypes import at_least_float32
-from diffgrad_optax._fit import fitting_gradients
+from diffgrad_optax._fit import check_state, fitting_gradients
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params, placed_like
 
@@ -68,8 +68,9 @@ def scale_by_gains(
     Raises:
       ValueError: if a plain number is out of its range, or (by `update`) if the
         gradients do not fit the state.
-      TypeError: if an argument is no number, or (by `init`) if a parameter is
-        complex: its gradients have no sign.
+      TypeError: if an argument is no number, (by `init`) if a parameter is complex,
+        as its gradients have no sign, or (by `update`) if a gradient is neither array
+        nor number or the state is that of another transformation.
 
     >>> import jax.numpy as jnp
     >>> from diffgrad_optax import scale_by_gains
@@ -116,6 +117,7 @@ def scale_by_gains(
         **extra_args: Any,
     ) -> tuple[optax.Updates, GainsState]:
         del params, extra_args
+        check_state(state, GainsState)
         grads = fitting_gradients(updates, state.prev_sign)
         signs = jax.tree.map(_sign, grads)
         gains = jax.tree.map(next_gain, state.gains, signs, state.prev_sign)

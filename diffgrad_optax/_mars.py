@@ -14,7 +14,7 @@ from diffgrad_optax._checks import (
     storage_dtype,
 )
 from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
-from diffgrad_optax._fit import fitting_gradients
+from diffgrad_optax._fit import check_state, fitting_gradients
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._sharding import following_params
@@ -46,7 +46,7 @@ def correct_by_difference(
     the gradient; :math:`\gamma = 1` would take all of it.
 
     Reach for it in language-model training, before `optax.scale_by_adam`,
-    `optax.scale_by_lion` or `optax.contrib.scale_by_muon`; :func:`mars` is it
+    `optax.scale_by_lion` or `optax.contrib.muon`; :func:`mars` is it
     before AdamW. Give it the decay of the momentum after it, which is `b1` of Adam
     and `b2` of Lion.
 
@@ -77,8 +77,10 @@ def correct_by_difference(
     Raises:
       ValueError: if a plain number is out of its range or NaN, or (by `update`) if the
         gradients do not fit the state.
-      TypeError: if an argument is no number or no floating dtype, or (by `init`)
-        if `prev_grad_dtype` is real and a parameter complex.
+      TypeError: if an argument is no number or no floating dtype, (by `init`) if
+        `prev_grad_dtype` is real and a parameter complex, or (by `update`) if a
+        gradient is neither array nor number or the state is that of another
+        transformation.
 
     >>> import jax.numpy as jnp
     >>> from diffgrad_optax import correct_by_difference
@@ -124,6 +126,7 @@ def correct_by_difference(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CorrectByDifferenceState]:
         del params, extra_args
+        check_state(state, CorrectByDifferenceState)
         grads = fitting_gradients(updates, state.prev_grad)
         updates = jax.tree.map(corrected, grads, state.prev_grad)
         # XLA:GPU writes the gradient in the update's kernel only if the write reads the
@@ -199,7 +202,7 @@ def mars(
       ValueError: if a plain number is out of its range, NaN or infinite, or (by
         `update`) if the gradients do not fit the state.
       TypeError: if an argument is no number, callable or floating dtype where
-        one is needed.
+        one is needed, or (by `update`) as :func:`correct_by_difference`.
 
     Example: a shrinking gradient shortens the step sooner than Adam's.
 

@@ -14,6 +14,7 @@ from diffgrad_optax._dtypes import (
     widened,
     zeros_stored,
 )
+from diffgrad_optax._fit import check_state
 from diffgrad_optax._sharding import following_params
 
 
@@ -79,6 +80,7 @@ def scale_by_adam(
         state: optax.ScaleByAdamState,
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
+        check_state(state, optax.ScaleByAdamState)
         if dtypes:
             updates = widened(updates)
             moments = {

@@ -8,7 +8,7 @@ import optax
 
 from diffgrad_optax._checks import check_inexact, check_number, check_number_or_schedule
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
-from diffgrad_optax._fit import fitting_gradients
+from diffgrad_optax._fit import check_state, fitting_gradients
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._sharding import following_params, zero_for
 
@@ -99,7 +99,8 @@ def swats(
       ValueError: if a plain number is out of its range, NaN or infinite, or (by
         `update`) if the gradients do not fit the state.
       TypeError: if an argument is neither a number nor (for the learning rate)
-        callable.
+        callable, or (by `update`) if a gradient is neither array nor number or the
+        state is that of another transformation.
 
     Example: under a constant gradient Adam's step is α, the SGD rate α/g.
 
@@ -148,9 +149,11 @@ def swats(
         directions, adam_state = adam.update(grads, state.adam_state)
         adam_state = keep_state_dtypes(adam_state, state.adam_state)
         steps = _scaled_like(-α, directions, grads)
-        γ = _dot(steps, steps, α.dtype) / -_dot(steps, grads, α.dtype)
-        # Not finite where p·g = 0 (or too small to divide by): no rate then.
-        found = jnp.isfinite(γ)
+        descent = -_dot(steps, grads, α.dtype)
+        # p·g = 0 where all gradients or the learning rate are zero: no rate then, as
+        # where γ is not finite.
+        γ = _dot(steps, steps, α.dtype) / jnp.where(descent == 0, 1, descent)
+        found = (descent != 0) & jnp.isfinite(γ)
         β2 = jnp.asarray(b2, α.dtype)
         λ = jnp.where(found, β2 * state.average + (1 - β2) * γ, state.average)
         Λ = λ / bias_correction(b2, t, α.dtype)
@@ -169,7 +172,9 @@ def swats(
         grads: optax.Updates, state: SwatsState, α: jax.Array
     ) -> tuple[optax.Updates, SwatsState]:
         velocity, trace = momentum.update(grads, optax.TraceState(state.adam_state.mu))
-        rate = (1 - jnp.asarray(b1, α.dtype)) * state.sgd_rate * (α / state.adam_rate)
+        # Under vmap this is computed in Adam's phase too, where the rate is still 0.
+        adam_rate = jnp.where(state.in_sgd_phase, state.adam_rate, 1)
+        rate = (1 - jnp.asarray(b1, α.dtype)) * state.sgd_rate * (α / adam_rate)
         mu = keep_state_dtypes(trace.trace, state.adam_state.mu)
         return _scaled_like(-rate, velocity, grads), state._replace(
             adam_state=state.adam_state._replace(mu=mu)
@@ -182,6 +187,7 @@ def swats(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SwatsState]:
         del params, extra_args
+        check_state(state, SwatsState)
         grads = fitting_gradients(updates, state.adam_state.mu)
         α = learning_rate(state.count) if callable(learning_rate) else learning_rate
         α = jnp.asarray(α, state.average.dtype)

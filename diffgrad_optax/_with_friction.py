@@ -10,7 +10,12 @@ import optax
 
 from diffgrad_optax._checks import check_inner, storage_dtype
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
-from diffgrad_optax._fit import check_same_array, fitting_gradients
+from diffgrad_optax._fit import (
+    as_arrays,
+    check_same_array,
+    check_state,
+    fitting_gradients,
+)
 from diffgrad_optax._paths import arrays_beside
 from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._quantize import dequantize_state
@@ -78,7 +83,8 @@ def with_friction(
         nor callable, if `prev_grad_dtype` is not a floating dtype, or (by `init`)
         if it is real and a parameter is complex or if a parameter is an integer, or
         (by `update`) if `friction` returns no real numbers that broadcast to the
-        gradient.
+        gradient, if a gradient or an update of `inner` is neither array nor number,
+        or if the state is that of another transformation.
       ValueError: if `friction` is an unknown name, or (by `update`) if the
         gradients do not fit the state; the message names the leaf.
 
@@ -121,6 +127,7 @@ def with_friction(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, FrictionState]:
+        check_state(state, FrictionState)
         grads = fitting_gradients(updates, state.prev_grad)
         inner_updates, inner_state = inner.update(
             grads, state.inner_state, params, **extra_args
@@ -134,6 +141,7 @@ def with_friction(
         prev_grad = next_previous(
             grads, state.prev_grad, ξ, arrays_beside(inner_state, grads)
         )
+        inner_updates = as_arrays(inner_updates, "inner's update")
         updates = jax.tree.map(scaled, inner_updates, ξ, grads)
         return updates, FrictionState(prev_grad=prev_grad, inner_state=inner_state)
 
@@ -181,7 +189,8 @@ def friction_coefficients(
       ValueError: if `opt_state` holds no :class:`FrictionState`, two that act on
         the same parameter, or none that shares a leaf with `grads`; if a shared
         leaf differs in shape; if `friction` is an unknown name.
-      TypeError: if `friction` is neither a name nor callable.
+      TypeError: if `friction` is neither a name nor callable, or a gradient neither
+        array nor number.
     """
     coefficient = resolve(friction)
     prev_grads: dict[Any, jax.Array] = {}
@@ -204,9 +213,9 @@ def friction_coefficients(
         if path not in prev_grads:
             return optax.MaskedNode()
         check_same_array(path, grad, prev_grads[path])
-        return _coefficient_array(coefficient, jnp.asarray(grad), prev_grads[path])
+        return _coefficient_array(coefficient, grad, prev_grads[path])
 
-    coefficients = jax.tree.map_with_path(at, grads)
+    coefficients = jax.tree.map_with_path(at, as_arrays(grads))
     if jax.tree.leaves(grads) and not jax.tree.leaves(coefficients):
         raise ValueError(
             'no leaf of grads is a leaf of a FrictionState in opt_state: '

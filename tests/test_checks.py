@@ -2,8 +2,11 @@
 
 import inspect
 import math
+from collections import OrderedDict, namedtuple
 from fractions import Fraction
+from types import SimpleNamespace
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +14,13 @@ import optax
 import pytest
 
 from diffgrad_optax import (
+    FrictionState,
     adadiff,
     correct_by_difference,
     diffgrad,
     diffgradw,
     diffrgrad,
+    friction_coefficients,
     gradient_dropout,
     learning_rate_dropout,
     mars,
@@ -101,6 +106,11 @@ def cases(values_of):
 def assert_names(refusal, *parts):
     for part in parts:
         assert part in str(refusal.value)
+
+
+def assert_short(refusal):
+    assert len(str(refusal.value)) < 300
+    assert '\n' not in str(refusal.value)
 
 
 @pytest.mark.parametrize('maker, name, value, allowed', cases(lambda numbers: numbers))
@@ -439,12 +449,186 @@ def test_misfit_is_refused_by_every_optimizer_before_the_inner_one_sees_it(maker
     assert_names(refusal, *parts)
 
 
-def test_containers_that_differ_under_the_same_paths_are_both_named():
+LAYERS = {f'layer_{i}': {'kernel': [np.ones(2)], 'bias': None} for i in range(100)}
+
+
+@pytest.mark.parametrize(
+    'grads, stored, parts',
+    [
+        (LAYERS, flax.core.freeze(LAYERS), ['dict at the root', 'has FrozenDict']),
+        (
+            LAYERS,
+            LAYERS | {'layer_7': {'kernel': (np.ones(2),), 'bias': None}},
+            ["list at ['layer_7']['kernel']", 'has tuple'],
+        ),
+        (
+            LAYERS | {'layer_7': {'kernel': [np.ones(2)], 'bias': optax.MaskedNode()}},
+            LAYERS,
+            ["MaskedNode at ['layer_7']['bias']", 'has NoneType'],
+        ),
+        (LAYERS | {'a': ()}, LAYERS, ["tuple at ['a']", 'has nothing']),
+        (LAYERS, LAYERS | {'a': ()}, ["nothing at ['a']", 'has tuple']),
+        (
+            OrderedDict(LAYERS),
+            OrderedDict(reversed(LAYERS.items())),
+            ['OrderedDict at the root', 'has another OrderedDict'],
+        ),
+    ],
+    ids=['root', 'inside', 'no leaf', 'extra', 'missing', 'order'],
+)
+def test_containers_that_differ_under_the_same_paths_are_both_named(
+    grads, stored, parts
+):
     optimizer = with_friction(optax.identity())
-    state = optimizer.init([np.ones(2), np.ones(3)])
+    state = optimizer.init(stored)
     with pytest.raises(ValueError) as refusal:
-        optimizer.update((np.ones(2), np.ones(3)), state)
-    assert_names(refusal, 'PyTreeDef((*, *))', 'PyTreeDef([*, *])')
+        optimizer.update(grads, state)
+    assert_names(refusal, *parts, 'call init with the parameters')
+    assert_short(refusal)
+
+
+def test_quantized_trees_that_do_not_fit_are_refused_in_one_line():
+    # Some inner transformation that replaces a container deep in its state.
+    def replaced(updates, state, params=None):
+        return updates, state | {'layer_7': {'kernel': (np.ones(2),), 'bias': None}}
+
+    inner = optax.GradientTransformation(lambda params: params, replaced)
+    optimizer = quantize_state(inner)
+    state = optimizer.init(LAYERS)
+    with pytest.raises(ValueError) as refusal:
+        optimizer.update(LAYERS, state)
+    assert_names(refusal, "tuple instead of list at ['layer_7']['kernel']")
+    assert_short(refusal)
+    for scales, part in (
+        (None, 'they have 1 leaves, and it has 200'),
+        ({'a': np.ones(2)}, "it has no ['a']"),
+    ):
+        with pytest.raises(ValueError) as refusal:
+            optimizer.update(LAYERS, state._replace(scales=scales))
+        assert_names(refusal, 'do not fit the inner_state', part)
+        assert_short(refusal)
+
+
+STATES = [
+    optimizer.init(PARAMS)
+    for optimizer in (
+        optax.scale_by_adam(),
+        scale_by_diffgrad(),
+        scale_by_adadiff(),
+        swats(0.1),
+        scale_by_gains(),
+        correct_by_difference(),
+        gradient_dropout(0.5, 0),
+        quantize_state(optax.sgd(0.1)),
+    )
+] + [{'prev_grad': PARAMS, 'inner_state': (), 'key': 0}, PARAMS, None]
+
+
+@pytest.mark.parametrize('maker', MAKERS)
+def test_state_of_another_transformation_is_refused(maker):
+    optimizer = make_with(maker)
+    state = optimizer.init(PARAMS)
+    first, rest = (state[0], state[1:]) if type(state) is tuple else (state, None)
+    for other in STATES:
+        if type(other) is type(first):
+            continue
+        with pytest.raises(TypeError) as refusal:
+            optimizer.update(PARAMS, other if rest is None else (other, *rest), PARAMS)
+        assert_names(
+            refusal,
+            f'state is a {type(other).__name__}, and must be a {type(first).__name__} ',
+        )
+        assert_short(refusal)
+
+
+def test_state_of_friction_around_another_optimizer_is_refused():
+    state = with_friction(optax.identity()).init(PARAMS)
+    with pytest.raises(TypeError, match=r'is a EmptyState, .* be a ScaleByAdamState'):
+        scale_by_diffgrad().update(PARAMS, state)
+
+
+@pytest.mark.parametrize(
+    'other_class', [namedtuple('Restored', FrictionState._fields), SimpleNamespace]
+)
+def test_state_in_another_class_with_the_same_fields_is_read(other_class):
+    optimizer = scale_by_diffgrad()
+    state = optimizer.init(PARAMS)
+    other = other_class(**state._asdict())
+    for expected, actual in zip(
+        jax.tree.leaves(optimizer.update(PARAMS, state)),
+        jax.tree.leaves(optimizer.update(PARAMS, other)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(actual, expected)
+
+
+class Tensor:
+    """A tensor of another library, which NumPy could read."""
+
+    shape, dtype = (3,), np.dtype('float64')
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones(3)
+
+
+Tensor.__module__, Tensor.__qualname__ = 'torch', 'Tensor'
+NO_ARRAYS = {'torch.Tensor': Tensor(), 'str': '0.1', 'numpy.ndarray': np.array([None])}
+
+
+@pytest.mark.parametrize('shown', NO_ARRAYS)
+@pytest.mark.parametrize('maker', MAKERS)
+def test_gradient_that_is_no_array_is_refused_by_leaf(maker, shown):
+    optimizer = make_with(maker)
+    grads = {**PARAMS, 'dense': {**PARAMS['dense'], 'bias': NO_ARRAYS[shown]}}
+    with pytest.raises(TypeError) as refusal:
+        optimizer.update(grads, optimizer.init(PARAMS), PARAMS)
+    what = 'update' if takes(maker, 'keep_prob') else 'gradient'
+    assert_names(
+        refusal, f"{what} ['dense']['bias'] is a {shown}, ", 'jnp.asarray(...)'
+    )
+
+
+def test_coefficients_of_what_is_no_array_are_refused_by_leaf():
+    state = scale_by_diffgrad().init(PARAMS)
+    with pytest.raises(TypeError, match=r"gradient \['gain'\] is a torch.Tensor, "):
+        friction_coefficients({**PARAMS, 'gain': Tensor()}, state, 'dfc')
+
+
+@pytest.mark.parametrize('around', [with_friction, quantize_state])
+def test_inner_update_that_is_no_array_is_refused_by_leaf(around):
+    def update(updates, state, params=None):
+        return {**updates, 'gain': Tensor()}, state
+
+    inner = optax.GradientTransformation(optax.identity().init, update)
+    optimizer = around(inner)
+    with pytest.raises(TypeError) as refusal:
+        optimizer.update(PARAMS, optimizer.init(PARAMS))
+    assert_names(refusal, "inner's update ['gain'] is a torch.Tensor, ")
+
+
+@pytest.mark.parametrize('maker', MAKERS)
+def test_python_and_numpy_numbers_are_gradients(maker):
+    optimizer = make_with(maker)
+    params = {'w': jnp.zeros(()), 'v': jnp.zeros(())}
+    state = optimizer.init(params)
+    grads = {'w': 0.5, 'v': np.float64(0.5)}
+    updates, _ = optimizer.update(grads, state, params)
+    expected, _ = optimizer.update(jax.tree.map(jnp.asarray, grads), state, params)
+    assert all(isinstance(update, jax.Array) for update in updates.values())
+    assert updates == expected
+
+
+@pytest.mark.parametrize('around', [with_friction, quantize_state])
+def test_inner_update_may_be_a_python_number(around):
+    def update(updates, state, params=None):
+        return jax.tree.map(float, updates), state
+
+    inner = optax.GradientTransformation(optax.identity().init, update)
+    optimizer = around(inner)
+    grads = {'gain': jnp.array(0.5)}
+    updates, _ = optimizer.update(grads, optimizer.init(grads))
+    expected = 0.5 * 1 / (1 + np.exp(-0.5)) if around is with_friction else 0.5
+    np.testing.assert_allclose(updates['gain'], expected)
 
 
 def test_gradients_of_another_dtype_fit():

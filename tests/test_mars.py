@@ -312,12 +312,12 @@ def test_every_step_before_an_optimizer_is_its_step_on_the_corrected_gradients(i
 
 
 def test_every_step_before_muon_is_its_step_on_the_corrected_gradients():
-    # Muon takes matrices only, and without dimension numbers no tree of them.
-    grads = [tree['dense']['kernel'] for tree in gradient_trajectory()]
-    params = initial_params()['dense']['kernel']
-    muon = optax.contrib.scale_by_muon()
+    # Of a tree: `optax.contrib.muon` gives its matrices to Muon, the rest to Adam.
+    grads, params = gradient_trajectory(), initial_params()
+    muon = optax.contrib.muon(0.1)
+    corrected = per_array(references.corrected_gradients, grads)
     # Jitted: eagerly its vmap would be compiled again at every step.
-    expected = list(run(muon, references.corrected_gradients(grads), params, jit=True))
+    expected = list(run(muon, corrected, params, jit=True))
     optimizer = optax.chain(correct_by_difference(), muon)
     # Newton-Schulz enlarges small singular values by up to 3.4⁵ in five steps, and
     # with them the last digits.

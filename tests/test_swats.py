@@ -1,5 +1,7 @@
 """SWATS: when it switches and to what, by hand, by equations and by optax's parts."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import references
+from jax.experimental import checkify
 from problems import STEPS, gradient_trajectory, initial_params
 from test_trajectories import assert_all_steps_close, run
 
@@ -182,6 +185,27 @@ def test_state_is_adams_and_a_few_numbers():
     ours = sum(leaf.size for leaf in jax.tree.leaves(swats(0.1).init(params)))
     adams = sum(leaf.size for leaf in jax.tree.leaves(optax.adam(0.1).init(params)))
     assert ours == adams + 5
+
+
+@pytest.mark.parametrize(
+    'learning_rate, grad, switches', [(0.1, 0.0, 0), (0.0, 4.0, 0), (0.1, 4.0, 2)]
+)
+def test_no_rate_is_divided_by_zero(learning_rate, grad, switches):
+    # Under vmap both phases are computed at every step, and one is discarded.
+    optimizer = swats(learning_rate, switch_tolerance=1e-6)
+
+    def step(state, grad):
+        return optimizer.update(grad, state)[::-1]
+
+    @jax.jit
+    @functools.partial(checkify.checkify, errors=checkify.float_checks)
+    @jax.vmap
+    def steps(grads):
+        return jax.lax.scan(step, optimizer.init(grads[0]), grads)[0]
+
+    error, state = steps(jnp.full((1, 3), grad))
+    error.throw()
+    assert state.switch_step == switches
 
 
 # Mutants: SWATS written again, with parts that can be replaced.
