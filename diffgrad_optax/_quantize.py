@@ -17,7 +17,13 @@ from diffgrad_optax._checks import (
     check_one_set,
 )
 from diffgrad_optax._dtypes import stable_dtypes, widened
-from diffgrad_optax._fit import check_scales, check_shape, leaves_of
+from diffgrad_optax._fit import (
+    as_arrays,
+    check_scales,
+    check_shape,
+    check_state,
+    leaves_of,
+)
 from diffgrad_optax._paths import arrays_beside, split_paths
 from diffgrad_optax._sharding import following_params
 
@@ -153,8 +159,10 @@ def quantize_state(
 
     Raises:
       TypeError: if `inner` is no transformation, a number is no integer,
-        `nonnegative` or `exact` is no sequence of names, or (by `init`) if `params`
-        are `optax.LookaheadParams`.
+        `nonnegative` or `exact` is no sequence of names, (by `init`) if `params`
+        are `optax.LookaheadParams`, or (by `update`) if a gradient or an update of
+        `inner` is neither array nor number or the state is that of another
+        transformation.
       ValueError: if an integer is too small, or (by `init`) if a block would lie on
         two devices, or the state has no field of a name that is not in the default.
 
@@ -225,7 +233,8 @@ def quantize_state(
         # they do not need), then from the old codes again for updates and new codes.
         # Barriers hide from XLA:GPU, and from XLA:CPU since jax 0.12, that both are the
         # same; one for each array, to finish it while its gradient is in the cache.
-        updates = jax.tree.map(jnp.asarray, updates)
+        check_state(state, QuantizedState)
+        updates = as_arrays(updates)
         pairs, treedef = _pairs(state)
         paths = split_paths(state.inner_state, updates)
         count = optax.safe_increment(state.count)

@@ -87,6 +87,10 @@ def make_with(maker, **arguments):
     return maker(**required | arguments)
 
 
+def quantized(**arguments):
+    return quantize_state(optax.trace(0.9), min_size=0, **arguments)
+
+
 NO_NUMBERS = [True, False, '0.1', None, 0.1j, [0.1], np.bool_(True)]
 
 
@@ -524,7 +528,7 @@ STATES = [
 ] + [{'prev_grad': PARAMS, 'inner_state': (), 'key': 0}, PARAMS, None]
 
 
-@pytest.mark.parametrize('maker', MAKERS)
+@pytest.mark.parametrize('maker', [*MAKERS, quantized])
 def test_state_of_another_transformation_is_refused(maker):
     optimizer = make_with(maker)
     state = optimizer.init(PARAMS)
@@ -576,7 +580,7 @@ NO_ARRAYS = {'torch.Tensor': Tensor(), 'str': '0.1', 'numpy.ndarray': np.array([
 
 
 @pytest.mark.parametrize('shown', NO_ARRAYS)
-@pytest.mark.parametrize('maker', MAKERS)
+@pytest.mark.parametrize('maker', [*MAKERS, quantized])
 def test_gradient_that_is_no_array_is_refused_by_leaf(maker, shown):
     optimizer = make_with(maker)
     grads = {**PARAMS, 'dense': {**PARAMS['dense'], 'bias': NO_ARRAYS[shown]}}
