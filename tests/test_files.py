@@ -1,11 +1,14 @@
 """No program of ours writes over what it has not made itself."""
 
+import ast
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from examples.cifar import compare
 from examples.common import cli
 from examples.common.cli import UserError
-from examples.common.files import check_replaceable, expanded
+from examples.common.files import check_replaceable
 from examples.half_rate import run as half_rate
 from examples.landscapes import run as landscapes
 from examples.lm import compare as lm
@@ -194,11 +197,57 @@ def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path):
     assert (tmp_path / 'table.md').read_bytes() == '1 ± 1'.encode()
 
 
+def test_text_files_are_opened_as_utf_8():
+    root = Path(__file__).parents[1]
+    for file in (*root.glob('examples/**/*.py'), *root.glob('benchmarks/**/*.py')):
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Call) and re.search(
+                r'(^|\.)(open|read_text|write_text|TextIOWrapper)$',
+                ast.unparse(node.func),
+            ):
+                said = ast.unparse(node)
+                assert re.search(r"encoding='utf-8'|'[rwax+]*b[rwax+]*'|'r:gz'", said)
+
+
+def test_characters_that_the_console_lacks_are_printed_as_escapes(tmp_path):
+    program = 'from examples.common import cli\ncli.run(lambda: print("1 \xb1 1"))\n'
+    done = subprocess.run(
+        [sys.executable, '-c', program],
+        env=os.environ | {'PYTHONIOENCODING': 'ascii'},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout) == (0, b'1 \\xb1 1\n'), done.stderr
+
+
+@dataclass(frozen=True)
+class Places:
+    folder: Path = Path('here')
+    files: tuple[Path, ...] = ()
+    other: Path | None = None
+
+
 def test_a_path_begins_at_a_home_directory_that_there_is(monkeypatch):
     monkeypatch.setenv('HOME', '/home/mine')
-    assert expanded(Path('~/texts')) == Path('/home/mine/texts')
-    with pytest.raises(UserError, match=r'^~nosuchuser/x begins with no home'):
-        expanded(Path('~nosuchuser/x'))
+    arguments = ['--folder=~/a', '--files', 'b', '~/c', '--other', '~']
+    assert cli.parse(Places, arguments) == Places(
+        Path('/home/mine/a'), (Path('b'), Path('/home/mine/c')), Path('/home/mine')
+    )
+    with pytest.raises(UserError, match=r'--other: ~nosuchuser/x begins with no home'):
+        cli.parse(Places, ['--other', '~nosuchuser/x'])
+
+
+@pytest.mark.parametrize('url', ['gs://bucket/run', 's3://b', 'file:///tmp/run'])
+def test_a_url_is_no_path(url):
+    for flag in ('--folder', '--files', '--other'):
+        with pytest.raises(UserError, match=f'{flag}: {url} is a URL, .* local path'):
+            cli.parse(Places, [flag, url])
+
+
+def test_every_flag_that_is_a_path_is_read_as_one():
+    root = Path(__file__).parents[1]
+    for file in (*root.glob('examples/**/*.py'), *root.glob('benchmarks/**/*.py')):
+        assert 'type=Path' not in file.read_text(encoding='utf-8'), file
 
 
 @pytest.mark.parametrize('minutes', ['-1', 'nan'])

@@ -17,7 +17,7 @@ def held(directory: Path) -> Iterator[None]:
     Raises:
       UserError: if another run holds it.
     """
-    with (directory / 'lock').open('a') as file:
+    with (directory / 'lock').open('a', encoding='utf-8') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

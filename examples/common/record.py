@@ -212,7 +212,7 @@ def run_missing(
             config = dataclasses.replace(config, out_dir=folder, resume=True)
             result = outcome(train, config)
             seconds = sum(line['seconds'] for line in result['metrics'])
-            told = json.loads((folder / 'config.json').read_text())
+            told = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
             record.add(told | {'commit': commit(), 'seconds': seconds} | result)
             shutil.rmtree(folder)
             done += 1
