@@ -15,8 +15,10 @@ import pytest
 
 from examples.cifar import compare
 from examples.common import cli
+from examples.common import lock as locks
 from examples.common.cli import UserError
 from examples.common.files import check_replaceable
+from examples.common.record import Record
 from examples.half_rate import run as half_rate
 from examples.landscapes import run as landscapes
 from examples.lm import compare as lm
@@ -248,6 +250,55 @@ def test_every_flag_that_is_a_path_is_read_as_one():
     root = Path(__file__).parents[1]
     for file in (*root.glob('examples/**/*.py'), *root.glob('benchmarks/**/*.py')):
         assert 'type=Path' not in file.read_text(encoding='utf-8'), file
+
+
+@pytest.fixture
+def flock(monkeypatch):
+    """Makes `fcntl.flock` fail with an error number."""
+
+    def fail_with(number):
+        def flock(*_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(locks.fcntl, 'flock', flock)
+
+    return fail_with
+
+
+@pytest.mark.parametrize('number', ['ENOSYS', 'ENOLCK', 'EOPNOTSUPP'])
+def test_without_locks_a_run_goes_on_after_a_warning(number, flock, tmp_path, capsys):
+    flock(getattr(errno, number))
+    with locks.held(tmp_path):
+        pass
+    Record(tmp_path / 'a.jsonl').add({'settings': {}, 'metrics': []})
+    assert len(Record(tmp_path / 'a.jsonl').runs) == 1
+    warnings = capsys.readouterr().err.splitlines()
+    for line, name in zip(warnings, ('lock', 'a.jsonl'), strict=True):
+        assert line.startswith(f'warning: {tmp_path / name} cannot be locked (')
+
+
+def test_a_lock_that_fails_otherwise_stops_the_program(flock, tmp_path):
+    flock(errno.EIO)
+    with pytest.raises(OSError), locks.held(tmp_path):
+        pass
+
+
+def test_where_there_is_no_fcntl_programs_are_refused_in_one_line(tmp_path):
+    program = (
+        'import sys\n'
+        'sys.modules["fcntl"] = None\n'
+        'from pathlib import Path\n'
+        'from examples.common import cli, record\n'
+        'cli.run(lambda: record.held(Path(sys.argv[1])).__enter__())\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program, tmp_path],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    said = f'error: {tmp_path}/lock cannot be locked: run this on Linux or macOS\n'
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 @pytest.mark.parametrize('minutes', ['-1', 'nan'])
