@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=tuple(GRADIENTS),
         help='leaves the elementwise gradient out, which takes half of the time',
     )
-    parser.add_argument('--out-dir', type=Path)
+    parser.add_argument('--out-dir', type=cli.path)
     parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
     args = parser.parse_args(argv)
     # JAX takes most of a GPU's memory at once and PyTorch needs some of it too.

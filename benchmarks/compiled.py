@@ -13,7 +13,6 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -117,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     choices = [name for name in trees.TREES if 'gpu' in trees.TREES[name]]
     parser.add_argument('--tree', nargs='+', choices=choices, default=['resnet50'])
-    parser.add_argument('--out-dir', type=Path)
+    parser.add_argument('--out-dir', type=cli.path)
     args = parser.parse_args(argv)
     out_dir = results.folder(args.out_dir, 'compiled')
     # JAX's plugin asks for a GPU's driver otherwise, and refuses to load without.

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--workers', type=int, default=12)
-    parser.add_argument('--out-dir', type=Path)
+    parser.add_argument('--out-dir', type=cli.path)
     parser.add_argument('--smoke', action='store_true', help='one file, on a CPU')
     args = parser.parse_args(argv)
     # Each process takes what it needs of a GPU's memory, and not most of it.

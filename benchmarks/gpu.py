@@ -158,7 +158,7 @@ def run(arguments: Sequence[str], *, timeout: float) -> str:
 def is_done(job: Job, out_dir: Path) -> bool:
     """Whether a job's result is there, and whole."""
     try:
-        json.loads(result_path(job, out_dir).read_text())
+        json.loads(result_path(job, out_dir).read_text(encoding='utf-8'))
     except (FileNotFoundError, ValueError):
         return False
     return True
@@ -186,8 +186,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('jobs', nargs='*', metavar='JOB', help=', '.join(names))
     parser.add_argument('--minutes', type=float, default=9.0)
-    parser.add_argument('--data-dir', type=Path, help="CIFAR-10's")
-    parser.add_argument('--out-dir', type=Path, help='benchmarks/results/gpu')
+    parser.add_argument('--data-dir', type=cli.path, help="CIFAR-10's")
+    parser.add_argument('--out-dir', type=cli.path, help='benchmarks/results/gpu')
     parser.add_argument(
         '--smoke', action='store_true', help='runs all in tiny form on a CPU'
     )

@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import truediv
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -250,10 +249,10 @@ def show(result: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table of each file named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('files', nargs='+', type=Path, help='results in JSON')
+    parser.add_argument('files', nargs='+', type=cli.path, help='results in JSON')
     for path in parser.parse_args(argv).files:
         try:
-            result = json.loads(path.read_text())
+            result = json.loads(path.read_text(encoding='utf-8'))
             table = table_of(result)(result)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise cli.UserError(f'{path} is no result of a benchmark') from error

@@ -16,7 +16,6 @@ import argparse
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -251,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         '--data-dir',
-        type=Path,
+        type=cli.path,
         help="CIFAR-10's; left out, random images: matrix units heat up by their data",
     )
     parser.add_argument(
@@ -261,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--rounds', type=results.positive, default=3)
     parser.add_argument('--peak-tflops', type=float, help="the device's, in this dtype")
-    parser.add_argument('--out-dir', type=Path)
+    parser.add_argument('--out-dir', type=cli.path)
     parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
     args = parser.parse_args(argv)
     os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.6')

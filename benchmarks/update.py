@@ -12,7 +12,6 @@ the medians.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -116,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=results.positive, default=ROUNDS)
-    parser.add_argument('--out-dir', type=Path)
+    parser.add_argument('--out-dir', type=cli.path)
     parser.add_argument('--smoke', action='store_true', help='tiny, measures nothing')
     args = parser.parse_args(argv)
     out_dir = results.folder(args.out_dir, backend(), smoke=args.smoke)

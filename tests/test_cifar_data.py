@@ -1048,18 +1048,3 @@ def test_in_the_cache_only_the_archive_with_the_known_hash_is_read(
     loaded = data.load('cifar10', None)
     assert loaded.source == str(tmp_path / ARCHIVES['cifar10', 'python'])
     assert_loaded(loaded, 'cifar10')
-
-
-def test_a_tilde_is_the_same_place_for_fetching_and_for_reading(
-    server, tmp_path, monkeypatch
-):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    publish(server, monkeypatch)
-    assert_loaded(data.load('cifar10', Path('~/pictures')), 'cifar10')
-
-
-@pytest.mark.parametrize('name', ['cifar10', 'mnist'])
-def test_the_home_of_nobody_is_refused(name):
-    with pytest.raises(UserError, match='~nobody-of-this-name/data begins with'):
-        data.load(name, Path('~nobody-of-this-name/data'))

@@ -1,19 +1,24 @@
 """No program of ours writes over what it has not made itself."""
 
+import ast
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from examples.cifar import compare
 from examples.common import cli
+from examples.common import lock as locks
 from examples.common.cli import UserError
-from examples.common.files import check_replaceable, expanded
+from examples.common.files import check_replaceable
+from examples.common.record import Record
 from examples.half_rate import run as half_rate
 from examples.landscapes import run as landscapes
 from examples.lm import compare as lm
@@ -194,11 +199,106 @@ def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path):
     assert (tmp_path / 'table.md').read_bytes() == '1 ± 1'.encode()
 
 
+def test_text_files_are_opened_as_utf_8():
+    root = Path(__file__).parents[1]
+    for file in (*root.glob('examples/**/*.py'), *root.glob('benchmarks/**/*.py')):
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Call) and re.search(
+                r'(^|\.)(open|read_text|write_text|TextIOWrapper)$',
+                ast.unparse(node.func),
+            ):
+                said = ast.unparse(node)
+                assert re.search(r"encoding='utf-8'|'[rwax+]*b[rwax+]*'|'r:gz'", said)
+
+
+def test_characters_that_the_console_lacks_are_printed_as_escapes(tmp_path):
+    program = 'from examples.common import cli\ncli.run(lambda: print("1 \xb1 1"))\n'
+    done = subprocess.run(
+        [sys.executable, '-c', program],
+        env=os.environ | {'PYTHONIOENCODING': 'ascii'},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout) == (0, b'1 \\xb1 1\n'), done.stderr
+
+
+@dataclass(frozen=True)
+class Places:
+    folder: Path = Path('here')
+    files: tuple[Path, ...] = ()
+    other: Path | None = None
+
+
 def test_a_path_begins_at_a_home_directory_that_there_is(monkeypatch):
     monkeypatch.setenv('HOME', '/home/mine')
-    assert expanded(Path('~/texts')) == Path('/home/mine/texts')
-    with pytest.raises(UserError, match=r'^~nosuchuser/x begins with no home'):
-        expanded(Path('~nosuchuser/x'))
+    arguments = ['--folder=~/a', '--files', 'b', '~/c', '--other', '~']
+    assert cli.parse(Places, arguments) == Places(
+        Path('/home/mine/a'), (Path('b'), Path('/home/mine/c')), Path('/home/mine')
+    )
+    with pytest.raises(UserError, match=r'--other: ~nosuchuser/x begins with no home'):
+        cli.parse(Places, ['--other', '~nosuchuser/x'])
+
+
+@pytest.mark.parametrize('url', ['gs://bucket/run', 's3://b', 'file:///tmp/run'])
+def test_a_url_is_no_path(url):
+    for flag in ('--folder', '--files', '--other'):
+        with pytest.raises(UserError, match=f'{flag}: {url} is a URL, .* local path'):
+            cli.parse(Places, [flag, url])
+
+
+def test_every_flag_that_is_a_path_is_read_as_one():
+    root = Path(__file__).parents[1]
+    for file in (*root.glob('examples/**/*.py'), *root.glob('benchmarks/**/*.py')):
+        assert 'type=Path' not in file.read_text(encoding='utf-8'), file
+
+
+@pytest.fixture
+def flock(monkeypatch):
+    """Makes `fcntl.flock` fail with an error number."""
+
+    def fail_with(number):
+        def flock(*_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(locks.fcntl, 'flock', flock)
+
+    return fail_with
+
+
+@pytest.mark.parametrize('number', ['ENOSYS', 'ENOLCK', 'EOPNOTSUPP'])
+def test_without_locks_a_run_goes_on_after_a_warning(number, flock, tmp_path, capsys):
+    flock(getattr(errno, number))
+    with locks.held(tmp_path):
+        pass
+    Record(tmp_path / 'a.jsonl').add({'settings': {}, 'metrics': []})
+    assert len(Record(tmp_path / 'a.jsonl').runs) == 1
+    warnings = capsys.readouterr().err.splitlines()
+    for line, name in zip(warnings, ('lock', 'a.jsonl'), strict=True):
+        assert line.startswith(f'warning: {tmp_path / name} cannot be locked (')
+
+
+def test_a_lock_that_fails_otherwise_stops_the_program(flock, tmp_path):
+    flock(errno.EIO)
+    with pytest.raises(OSError), locks.held(tmp_path):
+        pass
+
+
+def test_where_there_is_no_fcntl_programs_are_refused_in_one_line(tmp_path):
+    program = (
+        'import sys\n'
+        'sys.modules["fcntl"] = None\n'
+        'from pathlib import Path\n'
+        'from examples.common import cli, record\n'
+        'cli.run(lambda: record.held(Path(sys.argv[1])).__enter__())\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program, tmp_path],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    said = f'error: {tmp_path}/lock cannot be locked: run this on Linux or macOS\n'
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 @pytest.mark.parametrize('minutes', ['-1', 'nan'])

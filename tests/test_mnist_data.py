@@ -461,14 +461,3 @@ def test_in_the_cache_only_files_with_the_known_hashes_are_read(
     (tmp_path / f'{IMAGES}.gz').write_bytes(b'damaged')
     assert_loaded(data.load('mnist', None))
     assert len(server.asked) == 4
-
-
-def test_a_tilde_is_the_same_place_for_fetching_and_for_reading(
-    server, tmp_path, monkeypatch
-):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    publish(server, monkeypatch)
-    assert_loaded(data.load('mnist', Path('~/pictures')))
-    assert_loaded(data.load('mnist', Path('~/pictures')))
-    assert len(server.asked) == 4

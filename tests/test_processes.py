@@ -1,5 +1,6 @@
 """Several processes of one run: as examples/cifar is started on several machines."""
 
+import dataclasses
 import json
 import shutil
 import socket
@@ -9,19 +10,24 @@ import kills
 import numpy as np
 import pytest
 from devices import cpu_devices
+from jax.experimental import multihost_utils
 
+from examples.cifar import train as cifar
+from examples.cifar.config import Config as CifarConfig
 from examples.common import processes
 from examples.common.cli import UserError
+from examples.lm import train as lm
+from examples.lm.config import Config as LmConfig
 
 
-def start_two(config, cache, **arguments):
-    """Starts a run on two processes of four devices each."""
+def start_two(config, cache, *, second=None, **arguments):
+    """Starts a run on two processes of four devices each, told the same or not."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         address = f'127.0.0.1:{free.getsockname()[1]}'
     return [
         kills.start(
-            config,
+            told,
             cache,
             environment={
                 **cpu_devices(4),
@@ -31,7 +37,7 @@ def start_two(config, cache, **arguments):
             },
             **arguments,
         )
-        for index in range(2)
+        for index, told in enumerate((config, second or config))
     ]
 
 
@@ -41,6 +47,7 @@ def exit_codes(*started):
     return [process.exitcode for process in started]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one_and_any_devices_go_on_with_it(tmp_path):
     one, two, four = (
         kills.small(tmp_path / name, optimizer='diffgrad+noise', epochs=3)
@@ -50,7 +57,8 @@ def test_two_processes_make_the_run_of_one_and_any_devices_go_on_with_it(tmp_pat
     assert exit_codes(kills.start(one, cache, environment=cpu_devices(8))) == [0]
     expected = kills.metrics(one.out_dir)
 
-    assert exit_codes(*start_two(two, cache)) == [0, 0]
+    elsewhere = dataclasses.replace(two, data_dir=tmp_path)  # as another machine has it
+    assert exit_codes(*start_two(two, cache, second=elsewhere)) == [0, 0]
     record = json.loads((two.out_dir / 'config.json').read_text())
     assert (len(record['devices']), record['processes']) == (8, 2)
     assert_close(kills.metrics(two.out_dir), expected)
@@ -76,12 +84,84 @@ def assert_close(lines, expected):
             np.testing.assert_allclose(value, other[name], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_refusal_ends_every_process(tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'thesis.tex').touch()
     started = start_two(kills.small(tmp_path / 'run'), tmp_path / 'cache')
     assert exit_codes(*started) == [2, 2]
     assert [file.name for file in (tmp_path / 'run').iterdir()] == ['thesis.tex']
+
+
+@pytest.mark.slow
+def test_processes_that_were_told_different_things_are_refused(tmp_path):
+    first = kills.small(tmp_path / 'run', learning_rate=0.1)
+    second = kills.small(tmp_path / 'run', learning_rate=1e-4)
+    started = start_two(first, tmp_path / 'cache', second=second)
+    assert exit_codes(*started) == [2, 2]
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    """Makes this the second of two tasks of Slurm, and changes what the first says."""
+    monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    monkeypatch.setattr(jax, 'process_index', lambda: 1)
+    monkeypatch.setattr(
+        multihost_utils,
+        'process_allgather',
+        lambda letters: np.stack([np.zeros_like(letters), letters]),
+    )
+    changes = {}
+    for module in (processes, cifar):
+        monkeypatch.setattr(
+            module, 'by_leader', lambda action: (action() or {}) | changes
+        )
+    return changes
+
+
+@pytest.mark.parametrize(
+    ('trainer', 'config'), [(cifar, CifarConfig()), (lm, LmConfig())]
+)
+def test_every_setting_is_compared_before_anything_is_done(
+    trainer, config, second_of_two
+):
+    for name, value in vars(config).items():
+        if name == 'data_dir':
+            continue
+        second_of_two.clear()
+        second_of_two[name] = 'other'
+        with pytest.raises(UserError) as refusal:
+            trainer.train(config)
+        assert str(refusal.value) == (
+            f'{name} is other on process 0 and {value} on process 1: give all '
+            'processes of a run the same settings and data, or, to start several '
+            'runs, unset SLURM_STEP_NUM_TASKS (under Slurm, make each run a job step '
+            'of one task: srun -n1)'
+        )
+
+
+@pytest.mark.parametrize(
+    ('trainer', 'config'), [(cifar, CifarConfig()), (lm, LmConfig())]
+)
+def test_data_are_compared_before_anything_is_written(
+    trainer, config, second_of_two, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    second_of_two['data_checksum'] = 'other'
+    with pytest.raises(UserError, match='data_checksum is other on process 0 and '):
+        trainer.train(config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures('second_of_two')
+def test_what_one_process_refuses_all_do(monkeypatch):
+    said = np.zeros((2, 2000), np.uint8)
+    said[1, :4] = list(b'no x')
+    monkeypatch.setattr(multihost_utils, 'process_allgather', lambda _: said)
+    with pytest.raises(UserError, match='no x'):
+        processes.by_all(lambda: None)
 
 
 def test_one_process_leads_and_asks_nobody():
@@ -144,3 +224,9 @@ def test_a_failure_to_join_is_one_line(monkeypatch):
     with pytest.raises(UserError, match='DEADLINE_EXCEEDED: nobody there') as refusal:
         processes.connect()
     assert '\n' not in str(refusal.value)
+
+
+def test_a_part_of_slurms_variables_is_to_be_unset(monkeypatch):
+    monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
+    with pytest.raises(UserError, match='or unset SLURM_STEP_NUM_TASKS to run as one'):
+        processes.connect()

@@ -5,7 +5,9 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -206,7 +208,11 @@ def test_an_unfinished_checkpoint_counts_for_nothing_and_goes(path):
 
 
 def test_a_checkpoint_half_deleted_is_not_gone_back_to(path, monkeypatch):
-    monkeypatch.setattr('examples.common.checkpoints.shutil.rmtree', lambda place: None)
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(
+        'examples.common.checkpoints.shutil.rmtree',
+        lambda place, **how: place.name.isdecimal() or rmtree(place, **how),
+    )
     assert_goes_on_from(path, 30)
     monkeypatch.undo()
     assert not (checkpoint(path, 20) / 'checksums.json').exists()
@@ -277,6 +283,32 @@ def test_a_full_disk_stops_the_run_and_harms_no_checkpoint(
     assert_goes_on_from(path, 30)
 
 
+def test_a_folder_that_takes_no_checkpoint_is_noticed_before_training(tmp_path):
+    said = r'no checkpoint can be written into .*/checkpoints \(File too large\)'
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    threads = set(threading.enumerate())
+    with opened(tmp_path / 'run') as run:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            with pytest.raises(UserError, match=said) as refusal:
+                run.restore(state_after(0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not list((run.path / 'checkpoints').iterdir())
+    assert '\n' not in str(refusal.value)
+    # None that the process would wait for when it ends.
+    assert all(t.daemon for t in threading.enumerate() if t not in threads)
+
+
+def test_nothing_is_left_of_the_look_whether_checkpoints_can_be_written(path):
+    before = contents(path)
+    (checkpoint(path, 'probe') / 'of a run that was killed').mkdir(parents=True)
+    with opened(path) as run:
+        run.restore(state_after(0))
+        assert contents(path) == before
+        assert not checkpoint(path, 'probe').exists()
+
+
 def test_metrics_that_cannot_be_written_stop_the_run_with_one_line(path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -304,6 +336,7 @@ DEATHS = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_comes_to_the_same_bits(tmp_path):
     cache, generator = tmp_path / 'cache', random.Random(0)
     whole, killed = (

@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from examples.common.cli import UserError
-from examples.common.files import expanded
 
 Found = TypeVar('Found')
 
@@ -52,16 +51,15 @@ def fetch_or_find(
     """
     if data_dir is None:
         return fetch(Path(downloader(None).os_cache('diffgrad-optax')))
-    directory = expanded(data_dir)
     try:
-        if directory.exists() and not directory.is_dir():
+        if data_dir.exists() and not data_dir.is_dir():
             raise UserError(
-                f'--data-dir {directory} is not a directory: name the folder it lies in'
+                f'--data-dir {data_dir} is not a directory: name the folder it lies in'
             )
-        return (fetch if is_empty(directory) else find)(directory)
+        return (fetch if is_empty(data_dir) else find)(data_dir)
     except OSError as error:
         raise UserError(
-            f'cannot look into --data-dir {directory} ({error.strerror}): name the '
+            f'cannot look into --data-dir {data_dir} ({error.strerror}): name the '
             'folder of the data, or a new one to have it fetched there'
         ) from error
 

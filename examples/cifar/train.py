@@ -27,7 +27,14 @@ from examples.common.curves import draw_curves
 from examples.common.facts import facts
 from examples.common.finite import NonFiniteError, refusal
 from examples.common.optimizers import compose, make_optimizer, slow_weights
-from examples.common.processes import by_leader, connect, leads, silent
+from examples.common.processes import (
+    by_all,
+    by_leader,
+    check_alike,
+    connect,
+    leads,
+    silent,
+)
 from examples.common.rates import Length, Plateau
 from examples.common.run import RunDirectory
 
@@ -47,6 +54,7 @@ class Prepared(NamedTuple):
     """A run before its first step."""
 
     data: Dataset
+    checksum: str  # of the data
     mesh: jax.sharding.Mesh
     steps: int  # in an epoch
     task: Task
@@ -72,9 +80,9 @@ def train(
     """
     if not leads():
         say = silent
-    data, mesh, steps, task, initial = prepare(config)
+    data, crc, mesh, steps, task, initial = prepare(config)
     out_dir = default_out_dir(config) if config.out_dir is None else config.out_dir
-    settings = config.settings() | {'data_checksum': checksum(data)}
+    settings = config.settings() | {'data_checksum': crc}
     with RunDirectory(
         out_dir,
         settings=settings,
@@ -135,13 +143,16 @@ def prepare(config: Config) -> Prepared:
     """Makes everything but files.
 
     Raises:
-      UserError: if something about `config` is wrong.
+      UserError: if something about `config` is wrong, or processes differ in it.
     """
+    check_alike(vars(config) | {'data_dir': None})
     check_numbers(config)
     composition = compose(
         config.optimizer, weight_decay=config.weight_decay, friction=config.friction
     )
-    data = limited(loaded(config), config)
+    data = by_all(lambda: limited(loaded(config), config))
+    crc = checksum(data)
+    check_alike({'data_checksum': crc})
     mesh = data_parallel_mesh()
     check_batch(config, len(data.train.labels), mesh.size)
     steps = len(data.train.labels) // config.batch_size
@@ -164,7 +175,7 @@ def prepare(config: Config) -> Prepared:
         mesh=mesh,
     )
     task = task._replace(skip_non_finite=config.non_finite == 'skip')
-    return Prepared(data, mesh, steps, task, state)
+    return Prepared(data, crc, mesh, steps, task, state)
 
 
 def loaded(config: Config) -> Dataset:

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from examples.common.cli import UserError
 from examples.common.processes import leads
@@ -38,7 +41,7 @@ class Checkpoints:
     """The two newest states of a run, and the one being written.
 
     Args:
-      path: of their directory; made with the first.
+      path: of their directory; made by `probe`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,6 +54,31 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)
         )
 
+    def probe(self) -> None:
+        """Writes a number of each device, and deletes them.
+
+        Raises:
+          UserError: if orbax cannot write here.
+        """
+        everywhere = NamedSharding(Mesh(jax.devices(), 'all'), P('all'))
+        numbers = jax.make_array_from_callback(
+            (jax.device_count(),), everywhere, lambda _: np.zeros(1, np.float32)
+        )
+        try:
+            # One that saves in the background leaves threads behind when it fails,
+            # for which the process waits minutes before it ends.
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
+                orbax.save(self.path / 'probe', {'numbers': numbers}, force=True)
+        except Exception as error:  # of many libraries
+            raise UserError(
+                f'no checkpoint can be written into {self.path} ({reason(error)}): '
+                'choose an --out-dir on another filesystem, or make room on this one'
+            ) from error
+        finally:
+            if leads():
+                for left in self.path.glob('probe*'):
+                    shutil.rmtree(left, ignore_errors=True)
+
     def find(self) -> Newest:
         """The newest checkpoint whose files are what was written; changes nothing.
 
@@ -61,7 +89,7 @@ class Checkpoints:
         for step in reversed(self._steps()):
             place = self.path / str(step)
             if not (wrong := what_is_wrong(place)):
-                note = json.loads((place / NOTE).read_text())
+                note = json.loads((place / NOTE).read_text(encoding='utf-8'))
                 return Newest(step, note, damaged)
             damaged[place.name] = wrong
         if damaged:
@@ -152,13 +180,13 @@ class Checkpoints:
         assert self._saving is not None
         place, note = self._saving
         (place,) = place.parent.glob(f'{place.name}.orbax-checkpoint-tmp*')
-        (place / NOTE).write_text(json.dumps(note))
+        (place / NOTE).write_text(json.dumps(note), encoding='utf-8')
         sums = {
             str(file.relative_to(place)): checksum(file)
             for file in sorted(place.rglob('*'))
             if file.is_file() and file.name not in UNCHECKED
         }
-        (place / CHECKSUMS).write_text(json.dumps(sums, indent=1))
+        (place / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding='utf-8')
 
     def _unwritten(self, error: Exception) -> UserError:
         place = self._saving[0] if self._saving else self.path
@@ -172,7 +200,7 @@ class Checkpoints:
 def what_is_wrong(place: Path) -> str:
     """What tells a checkpoint from what was written; nothing if it is the same."""
     try:
-        sums = dict(json.loads((place / CHECKSUMS).read_text()))
+        sums = dict(json.loads((place / CHECKSUMS).read_text(encoding='utf-8')))
     except FileNotFoundError:
         return 'it has no checksums'
     except (OSError, ValueError, TypeError):

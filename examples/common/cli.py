@@ -2,10 +2,13 @@
 
 import argparse
 import dataclasses
+import io
+import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 Settings = TypeVar('Settings')
@@ -62,13 +65,26 @@ def parse(
         if typing.get_origin(kind) is typing.Literal:
             parser.add_argument(flag, choices=typing.get_args(kind), **shared)
         else:
-            parser.add_argument(
-                flag, type=kind, metavar=kind.__name__.upper(), **shared
-            )
+            shared['metavar'] = kind.__name__.upper()
+            parser.add_argument(flag, type=path if kind is Path else kind, **shared)
     values = vars(parser.parse_args(argv))
     return settings(
         **{k: tuple(v) if type(v) is list else v for k, v in values.items()}
     )
+
+
+def path(text: str) -> Path:
+    """The `type` of a flag that is a path: from the root on if it begins with `~`."""
+    if re.match(r'[\w+.-]+://', text):
+        raise argparse.ArgumentTypeError(
+            f'{text} is a URL, which cannot be read or written: give a local path'
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(
+            f'{text} begins with no home directory: write the path without ~'
+        ) from error
 
 
 def _without_none(hint: Any) -> Any:
@@ -94,8 +110,12 @@ def at_least(settings: Any, **least: int) -> None:
 def run(main: Callable[[], None]) -> None:
     """Runs a program: wrong input ends it with one line and exit status 2.
 
-    So does a file that cannot be read or written.
+    So does a file that cannot be read or written. Characters that the terminal's
+    encoding lacks are printed as escapes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not if a caller has replaced it
+            stream.reconfigure(errors='backslashreplace')
     try:
         main()
     except UserError as error:

@@ -9,20 +9,6 @@ from typing import Any
 from examples.common.cli import UserError
 
 
-def expanded(path: Path) -> Path:
-    """`path` from the root on, where it begins with `~` or `~user`.
-
-    Raises:
-      UserError: if there is no such user.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise UserError(
-            f'{path} begins with no home directory: write the path without ~'
-        ) from error
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file that is there either whole or not at all."""
     part = path.with_name(path.name + '.part')

@@ -19,6 +19,7 @@ import optax
 
 from diffgrad_optax import quantize_state, with_friction
 from diffgrad_optax.friction import __all__ as frictions
+from examples.common import cli
 from examples.common.cli import MOST, UserError
 from examples.common.observe import observed
 from examples.common.parts import (
@@ -292,4 +293,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

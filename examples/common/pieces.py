@@ -42,12 +42,12 @@ class Pieces:
                 f'{folder} has no {OF}, so it is not of an interrupted call: move it, '
                 'or choose another --out-dir'
             )
-        if note.exists() and note.read_text() != told:
+        if note.exists() and note.read_text(encoding='utf-8') != told:
             shutil.rmtree(folder)
         if not folder.exists():
             fresh = folder.with_name(f'{folder.name}-{uuid.uuid4()}')
             fresh.mkdir(parents=True)
-            (fresh / OF).write_text(told)
+            (fresh / OF).write_text(told, encoding='utf-8')
             fresh.rename(folder)
 
     def get(

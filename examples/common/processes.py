@@ -6,7 +6,7 @@ is written by process 0, which decides what happens to files, and tells the othe
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -36,18 +36,16 @@ def connect() -> None:
     if jax.distributed.is_initialized():
         return
     given = [name for name in VARIABLES if name in os.environ]
-    if len(given) == len(VARIABLES):
-        arguments = from_environment()
-    elif any(int(os.environ.get(name, '1')) > 1 for name in LAUNCHERS):
-        arguments = {}
-    elif given:
+    joined = joined_by()
+    if not joined and given:
         missing = ' and '.join(name for name in VARIABLES if name not in given)
         raise UserError(
             f'{" and ".join(given)} without {missing}: set all three, or none to run '
             'as one process'
         )
-    else:
+    if not joined:
         return
+    arguments = from_environment() if joined == VARIABLES else {}
     try:
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
@@ -55,8 +53,15 @@ def connect() -> None:
         raise UserError(
             f'could not join the other processes ({reason:.300}): start all of them '
             f'with the same {VARIABLES[0]} and {VARIABLES[1]}, each with its own '
-            f'{VARIABLES[2]}'
+            f'{VARIABLES[2]}, or unset {" and ".join(joined)} to run as one process'
         ) from error
+
+
+def joined_by() -> tuple[str, ...]:
+    """The variables that make this process one of several; unset, it is alone."""
+    if all(name in os.environ for name in VARIABLES):
+        return VARIABLES
+    return tuple(name for name in LAUNCHERS if int(os.environ.get(name, '1')) > 1)
 
 
 def from_environment() -> dict[str, Any]:
@@ -122,3 +127,52 @@ def by_leader(action: Callable[[], Any]) -> Any:
     if 'refused' in told:
         raise UserError(told['refused'])
     return told['returned']
+
+
+def by_all(action: Callable[[], Results]) -> Results:
+    """What `action` returns here, when it has ended on every process.
+
+    To be called by all processes.
+
+    Raises:
+      UserError: on all processes, if `action` raises one on any.
+    """
+    if jax.process_count() == 1:
+        return action()
+    refusal = ''
+    try:
+        results = action()
+    except UserError as error:
+        refusal = str(error)
+    letters = np.zeros(2000, np.uint8)
+    cut = np.frombuffer(refusal.encode(), np.uint8)[: len(letters)]
+    letters[: len(cut)] = cut
+    for row in multihost_utils.process_allgather(letters):
+        if said := bytes(row).rstrip(b'\0'):
+            raise UserError(said.decode(errors='ignore'))
+    return results
+
+
+def check_alike(told: Mapping[str, Any]) -> None:
+    """Refuses to go on if processes of one run were told different things.
+
+    To be called by all processes.
+
+    Raises:
+      UserError: on all processes, naming the first difference.
+    """
+    mine = {name: str(value) for name, value in told.items()}
+    first = by_leader(lambda: mine)
+
+    def compare() -> None:
+        for name, value in mine.items():
+            if value != first[name]:
+                raise UserError(
+                    f'{name} is {first[name]} on process 0 and {value} on process '
+                    f'{jax.process_index()}: give all processes of a run the same '
+                    'settings and data, or, to start several runs, unset '
+                    f'{" and ".join(joined_by())} (under Slurm, make each run a job '
+                    'step of one task: srun -n1)'
+                )
+
+    by_all(compare)

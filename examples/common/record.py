@@ -8,7 +8,6 @@ machines, is still one table.
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 from examples.common.cli import UserError
 from examples.common.facts import commit
 from examples.common.finite import DivergedError
-from examples.common.lock import held
+from examples.common.lock import held, lock
 
 # How the line of every run begins.
 START = b'{"settings": '
@@ -113,7 +112,7 @@ class Record:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open('a+b') as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file)
                 file.seek(0)
                 content = file.read()
                 end = content.rfind(b'\n') + 1
@@ -212,7 +211,7 @@ def run_missing(
             config = dataclasses.replace(config, out_dir=folder, resume=True)
             result = outcome(train, config)
             seconds = sum(line['seconds'] for line in result['metrics'])
-            told = json.loads((folder / 'config.json').read_text())
+            told = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
             record.add(told | {'commit': commit(), 'seconds': seconds} | result)
             shutil.rmtree(folder)
             done += 1

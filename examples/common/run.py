@@ -28,7 +28,7 @@ from examples.common.cli import UserError
 from examples.common.files import write_atomically
 from examples.common.finite import NonFiniteError, all_finite
 from examples.common.lock import held
-from examples.common.processes import by_leader
+from examples.common.processes import by_all, by_leader
 
 
 class RunDirectory:
@@ -114,13 +114,14 @@ class RunDirectory:
         before anything is logged or saved.
 
         Raises:
-          UserError: if every checkpoint has changed, or the metrics have or have lost
-            lines.
+          UserError: if every checkpoint has changed, the metrics have or have lost
+            lines, or no checkpoint can be written.
         """
         found = by_leader(self._find)
         if found['step'] is not None:
             state = self._checkpoints.restore(found['step'], state)
         by_leader(lambda: self._set_aside(found))
+        by_all(self._checkpoints.probe)
         self._lines = len(found['metrics'])
         return state, found['metrics']
 
@@ -149,7 +150,7 @@ class RunDirectory:
                     file=sys.stderr,
                 )
             if dropped := self._metrics()[len(found['metrics']) :]:
-                with (self.path / 'dropped.jsonl').open('a') as file:
+                with (self.path / 'dropped.jsonl').open('a', encoding='utf-8') as file:
                     file.write(as_lines(dropped))
             if self._text() != counted:
                 write_atomically(self.metrics_path, counted)
@@ -164,7 +165,7 @@ class RunDirectory:
         self._lines += 1
 
     def _append(self, line: dict[str, Any]) -> None:
-        with self._writing(), self.metrics_path.open('a') as file:
+        with self._writing(), self.metrics_path.open('a', encoding='utf-8') as file:
             file.write(as_lines([line]))
             file.flush()
             os.fsync(file.fileno())
@@ -211,7 +212,9 @@ class RunDirectory:
             ) from error
 
     def _text(self) -> str:
-        return self.metrics_path.read_text() if self.metrics_path.exists() else ''
+        if not self.metrics_path.exists():
+            return ''
+        return self.metrics_path.read_text(encoding='utf-8')
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -240,7 +243,7 @@ def check_same_run(config_path: Path, settings: dict[str, Any], resume: bool) ->
             'continue it with --resume'
         )
     try:
-        before = dict(json.loads(config_path.read_text())['settings'])
+        before = dict(json.loads(config_path.read_text(encoding='utf-8'))['settings'])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{config_path} is no configuration: choose another --out-dir'

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from examples.common.cli import UserError
-from examples.common.files import expanded
 
 PARTS = ('train', 'valid', 'test')
 END_OF_LINE, UNKNOWN = '<eos>', '<unk>'  # as the Penn Treebank's users write them
@@ -71,7 +70,7 @@ def documentation() -> dict[str, bytes]:
 
 
 def read(data_dir: Path, name: str) -> bytes:
-    path = expanded(data_dir) / name
+    path = data_dir / name
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -103,8 +102,10 @@ def numbered(
 
 def split_words(content: bytes, where: str) -> list[str]:
     try:
+        # The mark that some editors begin a file with is no part of a word.
+        text = content.decode().removeprefix('\ufeff')
         # Lines of a file; str.splitlines ends them at form feeds too.
-        lines = io.StringIO(content.decode(), newline=None).readlines()
+        lines = io.StringIO(text, newline=None).readlines()
     except UnicodeDecodeError as error:
         raise UserError(
             f'{where} is not UTF-8 (byte {error.start}): recode it, or take it as it '

@@ -20,7 +20,7 @@ from examples.common.facts import facts
 from examples.common.finite import NonFiniteError, refusal
 from examples.common.optimizers import compose, make_optimizer
 from examples.common.parts import BASES
-from examples.common.processes import connect, leads, silent
+from examples.common.processes import by_all, check_alike, connect, leads, silent
 from examples.common.rates import Length
 from examples.common.run import RunDirectory
 from examples.lm import data as texts
@@ -62,8 +62,11 @@ def train(
       UserError: if something about `config` or the files is wrong, or the loss is no
         number any more.
     """
+    check_alike(vars(config) | {'data_dir': None})
     check(config)
-    text = limited(texts.load(config.data_dir, config.tokens), config.limit_train)
+    text = by_all(lambda: loaded(config))
+    crc = texts.checksum(text)
+    check_alike({'data_checksum': crc})
     mesh = make_mesh(config.fsdp)
     check_batch(config, text, mesh)
     if not leads():
@@ -76,7 +79,7 @@ def train(
         jax.set_mesh(mesh),
         RunDirectory(
             config.folder(),
-            settings=config.settings() | {'data_checksum': texts.checksum(text)},
+            settings=config.settings() | {'data_checksum': crc},
             facts=facts(mesh),
             keys=('epoch', 'train_loss', 'valid_loss', 'seconds'),
             resume=config.resume,
@@ -113,14 +116,18 @@ def train(
     return Result(len(metrics) - done, metrics, written, run.path)
 
 
+def loaded(config: Config) -> Text:
+    """The text that a run learns, as much of it as `config` says."""
+    return limited(texts.load(config.data_dir, config.tokens), config.limit_train)
+
+
 def data_checksum(config: Config) -> str:
     """That of the text which a run would learn.
 
     Raises:
       UserError: if it is not there.
     """
-    text = texts.load(config.data_dir, config.tokens)
-    return texts.checksum(limited(text, config.limit_train))
+    return texts.checksum(loaded(config))
 
 
 def prepare(
