@@ -12,3 +12,10 @@ def float32():
     """For tests of what users run by default: 64-bit types off."""
     with jax.enable_x64(False):
         yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def memory():
+    """No compiled program outlives the file that needs it."""
+    yield
+    jax.clear_caches()

@@ -4,10 +4,11 @@ A transformation joins the contract (`test_contract.py`, and optax's own in
 `test_optax_contract.py`) by its line here; one without a line fails a test.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import optax
+import pytest
 
 from diffgrad_optax import (
     adadiff,
@@ -38,6 +39,8 @@ class Entry(NamedTuple):
       refuses_complex: why complex parameters are refused.
       stalls: why optax's toy problems are not solved.
       rounds: why real parameters move otherwise than complex and float64 ones.
+      like: the entry that takes the same ways through the code: `make test` runs that
+        one, `make test-all` this one too.
     """
 
     make: Callable[..., optax.GradientTransformation]
@@ -46,6 +49,7 @@ class Entry(NamedTuple):
     refuses_complex: str | None = None
     stalls: str | None = None
     rounds: str | None = None
+    like: str | None = None
 
 
 def friction_sgd(
@@ -89,11 +93,14 @@ REGISTRY = {
     'diffgrad': Entry(diffgrad, {'learning_rate': 1e-2}),
     # The friction with the longest steps, and one of those that look at all of an
     # array; the others take the same ways.
-    'diffgrad-dfc2': Entry(diffgrad, {'learning_rate': 1e-3, 'friction': 'dfc2'}),
+    'diffgrad-dfc2': Entry(
+        diffgrad, {'learning_rate': 1e-3, 'friction': 'dfc2'}, like='diffgrad'
+    ),
     'diffgrad-dfc3': Entry(
         diffgrad,
         {'learning_rate': 1e-2, 'friction': 'dfc3'},
         stalls='with a mean gradient of 9 the coefficient starts at σ(-9)',
+        like='diffgrad-relative',
     ),
     'diffgrad-nesterov-bfloat16': Entry(
         diffgrad,
@@ -105,14 +112,14 @@ REGISTRY = {
         },
         refuses_complex='there is no complex bfloat16',
     ),
-    'diffgradw': Entry(diffgradw, {'learning_rate': 1e-2}),
-    'scale_by_diffgrad': Entry(scale_by_diffgrad, {'b1': 0.8}),
+    'diffgradw': Entry(diffgradw, {'learning_rate': 1e-2}, like='mars'),
+    'scale_by_diffgrad': Entry(scale_by_diffgrad, {'b1': 0.8}, like='diffgrad'),
     # Inner transformations that return the caller's arrays, that return one array
     # as update and as state, and that branch on their count.
     'with_friction-identity': Entry(with_friction, {'inner': optax.identity()}),
     'with_friction-sgd': Entry(friction_sgd, {'learning_rate': 1e-3}, with_friction),
     'with_friction-radam': Entry(
-        friction_radam, {'learning_rate': 1e-2}, with_friction
+        friction_radam, {'learning_rate': 1e-2}, with_friction, like='diffrgrad'
     ),
     'diffgrad-relative': Entry(
         diffgrad, {'learning_rate': 1e-2, 'friction': 'relative_dfc'}
@@ -130,7 +137,7 @@ REGISTRY = {
         },
         refuses_complex='there is no complex bfloat16',
     ),
-    'scale_by_adadiff': Entry(scale_by_adadiff, {'b1': 0.8}),
+    'scale_by_adadiff': Entry(scale_by_adadiff, {'b1': 0.8}, like='adadiff'),
     'gradient_dropout': Entry(gradient_dropout, {'keep_prob': 0.9, 'key': 0}),
     'learning_rate_dropout': Entry(learning_rate_dropout, {'keep_prob': 0.5, 'key': 1}),
     'swats': Entry(swats, {'learning_rate': 1e-2}),
@@ -145,9 +152,21 @@ REGISTRY = {
         quantized_diffgrad, {'learning_rate': 1e-2}, quantize_state, rounds=EIGHT_BITS
     ),
     'quantize_state-adadiff': Entry(
-        quantized_adadiff, {'learning_rate': 1e-2}, quantize_state, rounds=EIGHT_BITS
+        quantized_adadiff,
+        {'learning_rate': 1e-2},
+        quantize_state,
+        rounds=EIGHT_BITS,
+        like='quantize_state-diffgrad',
     ),
     'quantize_state-sgd': Entry(
         quantized_sgd, {'learning_rate': 1e-3}, quantize_state, rounds=EIGHT_BITS
     ),
 }
+
+
+def cases(names: Iterable[str] = REGISTRY) -> list[Any]:
+    """Entries as parameters of a test: some for every run, some for the weekly one."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if REGISTRY[name].like else name
+        for name in names
+    ]

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from registry import REGISTRY
+from registry import REGISTRY, cases
 
 import diffgrad_optax
 from diffgrad_optax import (
@@ -36,7 +36,7 @@ MIXED = (('bfloat16', 'float32'), ('float32', 'bfloat16'), ('float16', 'bfloat16
 SHAPES = {'w': (2, 3), 'b': (3,)}
 
 
-@pytest.fixture(params=REGISTRY)
+@pytest.fixture(params=cases())
 def entry(request):
     return REGISTRY[request.param]
 
@@ -46,7 +46,7 @@ def made(name):
     return REGISTRY[name].make(**REGISTRY[name].kwargs)
 
 
-@pytest.fixture(params=REGISTRY)
+@pytest.fixture(params=cases())
 def opt(request):
     # One object for all tests, so that they share its compilations.
     return made(request.param)
@@ -461,7 +461,9 @@ def test_scan_carries_the_state(opt):
 
 
 @pytest.mark.parametrize(
-    'entry', [name for name in REGISTRY if floats_of(REGISTRY[name])], indirect=True
+    'entry',
+    cases(name for name in REGISTRY if floats_of(REGISTRY[name])),
+    indirect=True,
 )
 def test_vmap_over_hyperparameters_is_a_loop_over_them(entry):
     params, (*grads, last) = normal(0), gradients()

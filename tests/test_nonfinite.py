@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from jax.experimental import checkify
-from registry import REGISTRY
+from registry import REGISTRY, cases
 
 from diffgrad_optax import dequantize_state
 
@@ -197,7 +197,7 @@ def check_behind_apply_if_finite_it_never_came(run):
             chex.assert_trees_all_equal(others, expected)
 
 
-@pytest.mark.parametrize('name', REGISTRY)
+@pytest.mark.parametrize('name', cases())
 def test_a_fault_does_what_the_page_says(name):
     # One test, because compiling takes nearly all of its time.
     run = compiled(name)
@@ -220,7 +220,7 @@ def checked(opt):
     return check(opt.init(params))[0].get()
 
 
-@pytest.mark.parametrize('name', REGISTRY)
+@pytest.mark.parametrize('name', cases())
 def test_zero_gradients_make_no_nan_even_where_it_would_be_discarded(name):
     opt = REGISTRY[name].make(**REGISTRY[name].kwargs)
     found = checked(opt)
