@@ -25,7 +25,7 @@ from examples.common import cli, rates
 from examples.common.cli import UserError
 from examples.common.finite import DivergedError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
