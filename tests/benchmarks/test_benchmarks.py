@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from problems import resnet50
 
 from benchmarks import (
     compare,
@@ -66,6 +67,12 @@ def test_trees_have_the_sizes_that_are_claimed(tree, arrays, numbers):
     assert len(jax.tree.leaves(shapes)) == arrays
     assert trees.count(shapes) == numbers
     assert trees.nbytes(trees.cast(shapes, jnp.bfloat16)) == 2 * numbers
+
+
+def test_the_packages_tests_know_the_shapes_of_the_network():
+    network = jax.tree.leaves(trees.resnet50())
+    shapes, known = ([leaf.shape for leaf in x] for x in (network, resnet50()))
+    assert sorted(shapes) == sorted(known)
 
 
 def test_naive_composition_is_diffgrad():
