@@ -1,6 +1,7 @@
 # make demo            trains on digits with diffgrad and its controls, about 3 minutes
 # make test            everything that must pass
 # make test PYTHON=python3.12   the same with another Python
+# make test-floor      the package's tests with the lowest versions; Python 3.11 or 3.12
 # make setup           the environment alone, in .venv
 # make docs            the site, in docs/_build; a warning is an error
 # make lint format     the style alone: checked, mended
@@ -15,7 +16,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint format types pytest docs bench gpu compiled fuzz \
+.PHONY: setup demo test test-floor lint format types pytest docs bench gpu compiled fuzz \
     clean
 
 setup: $(VENV)/ready
@@ -45,6 +46,10 @@ docs: $(VENV)/ready
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \
 	    --fresh-env -c docs . docs/_build
 
+test-floor: $(VENV)-floor/ready
+	$(VENV)-floor/bin/pytest -n auto --dist loadfile --no-loadscope-reorder \
+	    tests/test_*.py diffgrad_optax
+
 MINUTES ?= 9
 DATA_DIR ?=
 
@@ -72,6 +77,11 @@ $(VENV)/bench: $(VENV)/ready
 $(VENV)-cuda/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-cuda
 	$(VENV)-cuda/bin/python -m pip install --quiet --editable '.[compiled]'
+	touch $@
+
+$(VENV)-floor/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-floor
+	$(VENV)-floor/bin/python -m pip install --quiet --editable '.[floor]'
 	touch $@
 
 # Only a finished installation leaves the file that says so.

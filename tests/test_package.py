@@ -63,6 +63,11 @@ def test_run_time_dependencies_are_jax_and_optax_alone():
     assert names == {'jax', 'jaxlib', 'optax'}
 
 
+def test_the_lowest_versions_that_are_required_are_tested():
+    tested = PROJECT['optional-dependencies']['floor']
+    assert {line.replace('>=', '==') for line in PROJECT['dependencies']} <= {*tested}
+
+
 def test_versions_agree():
     version = diffgrad_optax.__version__
     assert metadata.version('diffgrad-optax') == version
