@@ -1,6 +1,9 @@
 # make demo            trains on digits with diffgrad and its controls, about 3 minutes
-# make test            everything that must pass
+# make quick           equations, mutants and messages, in a minute and a half
+# make test            everything that must pass before a change is joined
+# make test-all        everything, as once a week
 # make test PYTHON=python3.12   the same with another Python
+# make test-floor      the package's tests with the lowest versions; Python 3.11 or 3.12
 # make setup           the environment alone, in .venv
 # make docs            the site, in docs/_build; a warning is an error
 # make lint format     the style alone: checked, mended
@@ -14,9 +17,10 @@ PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
+PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test lint format types pytest docs bench gpu compiled fuzz \
-    clean
+.PHONY: setup demo quick test test-all test-floor lint format types pytest docs bench \
+    gpu compiled fuzz clean
 
 setup: $(VENV)/ready
 
@@ -25,7 +29,13 @@ demo: $(VENV)/ready
 	    --batch-size 64 --epochs 6 --learning-rate 0.01 \
 	    --checkpoint-every 6 --out-dir runs/demo
 
+quick: $(VENV)/ready
+	$(BIN)/$(PYTEST) -m 'quick and not slow' tests/test_*.py
+
 test: lint types docs pytest
+
+test-all: lint types docs $(VENV)/ready
+	$(BIN)/$(PYTEST)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -39,11 +49,14 @@ types: $(VENV)/ready
 	$(BIN)/mypy
 
 pytest: $(VENV)/ready
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/$(PYTEST) -m 'not slow'
 
 docs: $(VENV)/ready
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \
 	    --fresh-env -c docs . docs/_build
+
+test-floor: $(VENV)-floor/ready
+	$(VENV)-floor/bin/$(PYTEST) -m 'not slow' tests/test_*.py diffgrad_optax
 
 MINUTES ?= 9
 DATA_DIR ?=
@@ -72,6 +85,11 @@ $(VENV)/bench: $(VENV)/ready
 $(VENV)-cuda/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-cuda
 	$(VENV)-cuda/bin/python -m pip install --quiet --editable '.[compiled]'
+	touch $@
+
+$(VENV)-floor/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-floor
+	$(VENV)-floor/bin/python -m pip install --quiet --editable '.[floor]'
 	touch $@
 
 # Only a finished installation leaves the file that says so.

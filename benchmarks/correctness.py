@@ -33,6 +33,7 @@ FILES = (
     'test_quantize.py',
     'test_quantized_optax.py',
     'test_contract.py',
+    'test_flax.py',
     'test_adadiff.py',
     'test_diffrgrad.py',
     'test_mars.py',

@@ -3,6 +3,9 @@
 import jax
 import pytest
 
+if not hasattr(jax, 'enable_x64'):  # before jax 0.8
+    jax.enable_x64 = jax.experimental.enable_x64
+
 jax.config.update('jax_enable_x64', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

@@ -1,5 +1,7 @@
-"""Gradient sequences that meet every case in which diffGrad could go wrong."""
+"""Gradient sequences that meet every case in which diffGrad could go wrong, and a tree
+of the size that users have."""
 
+import jax
 import numpy as np
 
 STEPS = 50
@@ -46,3 +48,25 @@ def initial_params(seed=1):
         'dense': {'kernel': rng.normal(size=(4, 3)), 'bias': rng.normal(size=5)},
         'gain': np.array(rng.normal()),
     }
+
+
+def resnet50():
+    """Shapes of the diffGrad paper's network: 23,520,842 numbers in 161 arrays."""
+
+    def normalized(*kernel):
+        return [kernel, kernel[-1:], kernel[-1:]]
+
+    shapes, features = normalized(3, 3, 3, 64), 64
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        width = 64 * 2**stage
+        for block in range(blocks):
+            shortcut = [] if block else normalized(features, 4 * width)
+            shapes += [
+                *normalized(features, width),
+                *normalized(3, 3, width, width),
+                *normalized(width, 4 * width),
+                *shortcut,
+            ]
+            features = 4 * width
+    shapes += [(features, 10), (10,)]
+    return [jax.ShapeDtypeStruct(shape, 'float32') for shape in shapes]

@@ -6,7 +6,6 @@ from collections import OrderedDict, namedtuple
 from fractions import Fraction
 from types import SimpleNamespace
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -459,7 +458,7 @@ LAYERS = {f'layer_{i}': {'kernel': [np.ones(2)], 'bias': None} for i in range(10
 @pytest.mark.parametrize(
     'grads, stored, parts',
     [
-        (LAYERS, flax.core.freeze(LAYERS), ['dict at the root', 'has FrozenDict']),
+        (LAYERS, OrderedDict(LAYERS), ['dict at the root', 'has OrderedDict']),
         (
             LAYERS,
             LAYERS | {'layer_7': {'kernel': (np.ones(2),), 'bias': None}},

@@ -105,6 +105,9 @@ def test_an_update_in_place_copies_no_array(name):
 
 # AdaDiff's update takes moments that are not yet rounded, and XLA copies what those
 # come from.
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 10), reason='XLA:CPU before jax 0.10 copies in bfloat16'
+)
 @pytest.mark.parametrize('name', [name for name in OPTIMIZERS if name != 'adadiff'])
 def test_nor_does_one_in_bfloat16(name):
     assert not whole_copies(OPTIMIZERS[name], outer_product, 'bfloat16')
@@ -138,7 +141,7 @@ def lowered_for_a_gpu(optimizer, parameters=1):
 def last_two_waited_for(optimizer):
     """What the write of the previous gradient reads on a GPU, beside the gradient."""
     text = lowered_for_a_gpu(optimizer)
-    ((total, itself),) = re.findall(r'compare LT, (%\S+), (%\S+), FLOAT', text)
+    ((total, itself),) = re.findall(r'compare +LT, (%\S+), (%\S+), +FLOAT', text)
     assert total == itself  # never true
     return re.search(rf'{total} = stablehlo.add (%\S+), (%\S+) :', text).groups()
 

@@ -1,18 +1,15 @@
-"""What optax, JAX and Flax expect of any transformation, asked of every one of ours."""
+"""What optax and JAX expect of any transformation, asked of every one of ours."""
 
 import functools
 import inspect
 import types
 
 import chex
-import flax.linen
-import flax.training.train_state
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from registry import REGISTRY, cases
 
 import diffgrad_optax
@@ -25,7 +22,6 @@ from diffgrad_optax import (
     friction_coefficients,
     gradient_dropout,
     mars,
-    quantize_state,
     scale_by_adadiff,
     scale_by_gains,
     with_friction,
@@ -566,77 +562,3 @@ def test_a_random_key_in_the_inner_state_moves_on():
     _, new_state = opt.update(grads, state, params)
     assert new_state.inner_state.rng_key.dtype == state.inner_state.rng_key.dtype
     assert new_state.inner_state.rng_key != state.inner_state.rng_key
-
-
-# Flax.
-
-INPUTS = np.random.default_rng(5).normal(size=(4, 2)).astype('float32')
-TARGETS = np.random.default_rng(6).normal(size=(4, 3)).astype('float32')
-LINEAR = {'kernel': (2, 3), 'bias': (3,)}
-
-
-def squared_error(outputs):
-    return jnp.mean((outputs - TARGETS) ** 2)
-
-
-def nnx_model(params):
-    model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-    nnx.update(model, params)
-    return model
-
-
-def test_nnx_linen_and_plain_dicts_reach_the_same_parameters(opt):
-    params = normal(0, shapes=LINEAR)
-
-    model = nnx_model(params)
-    optimizer = nnx.Optimizer(model, opt, wrt=nnx.Param)
-
-    module = flax.linen.Dense(3)
-    linen = flax.training.train_state.TrainState.create(
-        apply_fn=module.apply, params=params, tx=opt
-    )
-
-    state = opt.init(params)
-    start = params
-    for _ in range(3):
-        grads = nnx.grad(lambda model: squared_error(model(INPUTS)))(model)
-        optimizer.update(model, grads)
-
-        linen = linen.apply_gradients(
-            grads=jax.grad(
-                lambda p: squared_error(linen.apply_fn({'params': p}, INPUTS))  # noqa: B023
-            )(linen.params)
-        )
-
-        grads = jax.grad(
-            lambda p: squared_error(INPUTS @ p['kernel'] + p['bias'][None])
-        )(params)
-        updates, state = opt.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-
-    expected = jax.tree.leaves((params, state))
-    of_nnx = nnx.as_pure((nnx.state(model), optimizer.opt_state))
-    assert_close(jax.tree.leaves(of_nnx), expected)
-    assert_close(jax.tree.leaves((linen.params, linen.opt_state)), expected)
-    for p, q in zip(jax.tree.leaves(params), jax.tree.leaves(start), strict=True):
-        assert jnp.all(p != q)
-
-
-@pytest.mark.parametrize('view', [lambda tree: tree, nnx.as_pure], ids=['own', 'pure'])
-@pytest.mark.parametrize(
-    'opt',
-    # A number that is a block of its own loses nothing.
-    [diffgrad(0.1), quantize_state(diffgrad(0.1), block_size=1, min_size=4)],
-    ids=['float32', 'kernel in 8 bits'],
-)
-def test_friction_coefficients_read_the_state_of_an_nnx_optimizer(opt, view):
-    model = nnx_model(normal(0, shapes=LINEAR))
-    optimizer = nnx.Optimizer(model, opt, wrt=nnx.Param)
-    gradient = nnx.grad(lambda model: squared_error(model(INPUTS)))
-    first = gradient(model)
-    optimizer.update(model, first)
-    second = gradient(model)
-    coefficients = friction_coefficients(view(second), view(optimizer.opt_state), 'dfc')
-    expected = jax.tree.map(lambda g, q: 1 / (1 + jnp.exp(-abs(g - q))), second, first)
-    assert jax.tree.structure(coefficients) == jax.tree.structure(view(second))
-    assert_close(coefficients, view(expected))

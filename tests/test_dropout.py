@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 import references
 from devices import cpu_devices
@@ -430,6 +429,9 @@ def test_keys_of_every_implementation_are_kept_and_draw_fair_masks(dropout, impl
     ids=['integer', 'rbg'],
 )
 def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(key, tmp_path):
+    ocp = pytest.importorskip(
+        'orbax.checkpoint', reason='orbax is in the extra examples'
+    )
     optimizer = optax.chain(
         gradient_dropout(0.7, key), diffgrad(0.1), learning_rate_dropout(0.5, key)
     )

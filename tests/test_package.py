@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import typing
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -12,8 +11,6 @@ from pathlib import Path
 import pytest
 
 import diffgrad_optax
-from examples.cifar.train import Config
-from examples.common.parts import BASES, MODIFIERS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
@@ -66,6 +63,11 @@ def test_run_time_dependencies_are_jax_and_optax_alone():
     assert names == {'jax', 'jaxlib', 'optax'}
 
 
+def test_the_lowest_versions_that_are_required_are_tested():
+    tested = PROJECT['optional-dependencies']['floor']
+    assert {line.replace('>=', '==') for line in PROJECT['dependencies']} <= {*tested}
+
+
 def test_versions_agree():
     version = diffgrad_optax.__version__
     assert metadata.version('diffgrad-optax') == version
@@ -91,13 +93,3 @@ def test_every_public_name_is_on_the_page_about_choosing():
             # The coefficients stand there as a range, states with their optimizers.
             if not re.fullmatch(r'dfc\d?|[A-Z].*|friction|scale_by_\w+grad', name):
                 assert re.search(rf'\b{name}\b', page), name
-
-
-def test_what_the_example_knows_by_name_is_in_its_readme():
-    page = (ROOT / 'examples' / 'cifar' / 'README.md').read_text()
-    hints = typing.get_type_hints(Config)
-    for field in ('dataset', 'model', 'schedule'):
-        for name in typing.get_args(hints[field]):
-            assert f'`{name}`' in page, name
-    for name in (*BASES, *MODIFIERS):
-        assert f'`{name}`' in page, name

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 import references
+from problems import resnet50
 
 import diffgrad_optax._codes as module
-from benchmarks import trees
 from diffgrad_optax import (
     dequantize_state,
     diffgrad,
@@ -427,7 +426,7 @@ def params(float32):
 
 @pytest.mark.usefixtures('float32')
 def test_diffgrads_state_for_resnet50_is_3_2_bytes_per_parameter_or_less():
-    shapes = trees.resnet50()
+    shapes = resnet50()
     state = jax.eval_shape(quantize_state(diffgrad(1e-3)).init, shapes)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -904,6 +903,9 @@ def test_inner_arithmetic_promotes_no_dtype():
 
 
 def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(tmp_path):
+    ocp = pytest.importorskip(
+        'orbax.checkpoint', reason='orbax is in the extra examples'
+    )
     opt = quantize_state(diffgrad(0.1), min_size=0)
     first, second = gradients(2)
     _, state = opt.update(

@@ -859,7 +859,7 @@ except UserError as error:
 def test_forged_array_types_do_not_turn_bytes_into_pointers(forged):
     run = subprocess.run(
         [sys.executable, '-c', FORGED, forged],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )

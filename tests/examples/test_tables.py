@@ -16,7 +16,7 @@ from examples.tables import render, run
 from examples.tables.paper import BATCH_SIZES, TABLES, Cell, cells
 from examples.tables.scales import SCALES, configure
 
-RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
+RESULTS = Path(__file__).parents[2] / 'docs' / 'results'
 ROWS = {(name, row.label): row for name, table in TABLES.items() for row in table.rows}
 
 

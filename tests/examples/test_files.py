@@ -29,7 +29,7 @@ from examples.tables import render
 from examples.tables import run as tables
 from examples.toy import run as toy
 
-PUBLISHED = Path(__file__).parents[1] / 'docs/results'
+PUBLISHED = Path(__file__).parents[2] / 'docs/results'
 TOY = ('--steps', '3', '--optimizers', 'adam')
 LANDSCAPES = (
     *('--functions', 'beale', '--optimizers', 'adam'),
@@ -189,7 +189,7 @@ def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path):
         'write_atomically(Path("table.md"), "1 \\xb1 1")\n'
     )
     ascii_only = {'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'}
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     subprocess.run(
         [sys.executable, '-c', program],
         env=os.environ | ascii_only | {'PYTHONPATH': root},

@@ -16,7 +16,7 @@ from examples.lm import compare, data, plans
 from examples.lm.config import Config, check
 from examples.lm.train import limited
 
-RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
+RESULTS = Path(__file__).parents[2] / 'docs' / 'results'
 
 
 def fake_train(config, say):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import chex
 import jax
@@ -413,7 +414,7 @@ def sizes_and_losses():
 
 
 def test_four_devices_share_the_batch_and_find_what_one_finds():
-    here = os.path.dirname(__file__)
+    here = Path(__file__).parent
     child = subprocess.run(
         [
             sys.executable,
@@ -421,8 +422,8 @@ def test_four_devices_share_the_batch_and_find_what_one_finds():
             'import json, test_cifar_training as tests\n'
             'print(json.dumps(tests.sizes_and_losses()))',
         ],
-        env=os.environ | cpu_devices(4) | {'PYTHONPATH': here},
-        cwd=os.path.dirname(here),
+        env=os.environ | cpu_devices(4) | {'PYTHONPATH': f'{here}:{here.parent}'},
+        cwd=here.parents[1],
         capture_output=True,
         text=True,
         check=True,

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from problems import resnet50
 
 from benchmarks import (
     compare,
@@ -66,6 +67,12 @@ def test_trees_have_the_sizes_that_are_claimed(tree, arrays, numbers):
     assert len(jax.tree.leaves(shapes)) == arrays
     assert trees.count(shapes) == numbers
     assert trees.nbytes(trees.cast(shapes, jnp.bfloat16)) == 2 * numbers
+
+
+def test_the_packages_tests_know_the_shapes_of_the_network():
+    network = jax.tree.leaves(trees.resnet50())
+    shapes, known = ([leaf.shape for leaf in x] for x in (network, resnet50()))
+    assert sorted(shapes) == sorted(known)
 
 
 def test_naive_composition_is_diffgrad():
@@ -217,7 +224,7 @@ def test_a_compiled_tree_leaves_its_record(tmp_path, monkeypatch, capsys):
 
 
 def test_the_published_table_of_compiled_updates_is_that_of_the_record():
-    root = pathlib.Path(__file__).parents[1]
+    root = pathlib.Path(__file__).parents[2]
     page = (root / 'docs/performance.md').read_text()
     record = root / 'benchmarks/results/compiled/h200-array.json'
     result = json.loads(record.read_text())
@@ -238,7 +245,7 @@ def test_the_published_table_of_compiled_updates_is_that_of_the_record():
     ],
 )
 def test_the_published_tables_of_timings_are_those_of_the_records(record):
-    root = pathlib.Path(__file__).parents[1]
+    root = pathlib.Path(__file__).parents[2]
     result = json.loads((root / 'benchmarks/results' / record).read_text())
     table = f'{table_of(result)(result)}\n\n'
     page = (root / 'docs/performance.md').read_text()
@@ -247,7 +254,7 @@ def test_the_published_tables_of_timings_are_those_of_the_records(record):
 
 
 def test_the_published_table_of_costs_is_that_of_the_record():
-    root = pathlib.Path(__file__).parents[1]
+    root = pathlib.Path(__file__).parents[2]
     record = root / 'benchmarks/results/cpu-memory-kept/costs.json'
     result = json.loads(record.read_text())
     table = table_of(result)(result)
@@ -438,7 +445,7 @@ def test_a_training_step_computes_three_times_what_the_network_does(monkeypatch)
 
 
 def test_the_published_tables_of_memory_are_those_of_the_arrays():
-    root = pathlib.Path(__file__).parents[1]
+    root = pathlib.Path(__file__).parents[2]
     command = [sys.executable, '-m', 'benchmarks.memory']
     told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     tables = [part for part in told.stdout.split('\n\n') if part.startswith('| ')]

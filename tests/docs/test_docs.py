@@ -11,7 +11,7 @@ from sphinx.util.docutils import docutils_namespace
 
 import diffgrad_optax
 
-EXTENSIONS = Path(__file__).parent.parent / 'docs' / '_extensions'
+EXTENSIONS = Path(__file__).parents[2] / 'docs' / '_extensions'
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from examples.landscapes.functions import FUNCTIONS
 from examples.landscapes.optimizers import OPTIMIZERS
 from examples.landscapes.search import RATES
 
-DOCS = Path(__file__).parent.parent / 'docs'
+DOCS = Path(__file__).parents[2] / 'docs'
 RECORD = json.loads((DOCS / 'results/landscapes.json').read_text())
 
 every_function = pytest.mark.parametrize('function', FUNCTIONS.values(), ids=FUNCTIONS)

@@ -22,7 +22,7 @@ from examples.landscapes.search import run as walk
 
 api = pytest.importorskip('playwright.sync_api', reason='playwright is missing')
 
-DOCS = Path(__file__).parent.parent / 'docs'
+DOCS = Path(__file__).parents[2] / 'docs'
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 STEPS, STARTS = 12, 4
 

@@ -11,7 +11,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.myst import ClearNamespaceParser, PythonCodeBlockParser
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PYTHON = Sybil([ClearNamespaceParser(), PythonCodeBlockParser()])
 PAGES = [
     page.relative_to(ROOT).as_posix()

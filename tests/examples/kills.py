@@ -1,6 +1,6 @@
 """Kills a run at random moments, lets it go on, and compares it with one left alone.
 
-    python -m tests.kills --kills 20 --seed 0
+    python -m tests.examples.kills --kills 20 --seed 0
 
 Every kill is a SIGKILL. The parts that tests use are here too.
 """

@@ -17,7 +17,7 @@ from examples.study import run
 from examples.study.experiments import ARMS, CONTROL, EXPERIMENTS, MIXTURE, plan
 from examples.study.report import WINDOW, by_arm, draw_arm, draw_group, smoothed, table
 
-RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
+RESULTS = Path(__file__).parents[2] / 'docs' / 'results'
 COMMITTED = sorted(RESULTS.glob('study-*.jsonl'))
 
 

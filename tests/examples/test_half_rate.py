@@ -31,7 +31,7 @@ from examples.half_rate.layers import compact
 from examples.half_rate.pictures import from_input
 from examples.half_rate.table import differences, tables
 
-RESULTS = Path(__file__).parent.parent / 'docs' / 'results'
+RESULTS = Path(__file__).parents[2] / 'docs' / 'results'
 SHAPES = {'w': (7, 5), 'b': (3,)}
 
 

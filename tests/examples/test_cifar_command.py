@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import chex
@@ -24,8 +25,9 @@ from examples.cifar.train import Config
 from examples.common import cli, rates
 from examples.common.cli import UserError
 from examples.common.finite import DivergedError
+from examples.common.parts import BASES, MODIFIERS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -599,3 +601,13 @@ def test_a_run_that_is_refused_stops_a_comparison_before_it_starts(
     with pytest.raises(UserError, match=said):
         compare.compare(comparison)
     assert not (tmp_path / 'runs').exists()
+
+
+def test_what_the_example_knows_by_name_is_in_its_readme():
+    page = (ROOT / 'examples' / 'cifar' / 'README.md').read_text()
+    hints = typing.get_type_hints(Config)
+    for field in ('dataset', 'model', 'schedule'):
+        for name in typing.get_args(hints[field]):
+            assert f'`{name}`' in page, name
+    for name in (*BASES, *MODIFIERS):
+        assert f'`{name}`' in page, name

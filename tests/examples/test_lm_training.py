@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -318,7 +319,7 @@ def test_a_step_whose_gradient_alone_is_infinite_is_told_from_others(fake, monke
 # Processes of their own, because the number of devices is fixed when JAX starts.
 ON_DEVICES = """
 import json, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from examples.common.processes import connect
 connect()
 from test_lm_training import on_devices
@@ -359,13 +360,17 @@ def on_devices(fsdp):
 
 def found_on_eight():
     """What two processes with four devices each find, in two groups of four."""
-    here = os.path.dirname(__file__)
+    here = Path(__file__).parent
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         address = f'127.0.0.1:{free.getsockname()[1]}'
     processes = [
         subprocess.Popen(
-            [sys.executable, '-c', ON_DEVICES.format(tests=here)],
+            [
+                sys.executable,
+                '-c',
+                ON_DEVICES.format(tests=[str(here), str(here.parent)]),
+            ],
             env=os.environ
             # What is compiled for one step need not be fast.
             | cpu_devices(4, '--xla_backend_optimization_level=0')
@@ -374,7 +379,7 @@ def found_on_eight():
                 'JAX_NUM_PROCESSES': '2',
                 'JAX_PROCESS_ID': str(index),
             },
-            cwd=os.path.dirname(here),
+            cwd=here.parents[1],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
