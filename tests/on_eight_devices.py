@@ -281,8 +281,8 @@ def alone(optimizer):
     return difference(jax.jit(split)(params, *grads), expected)
 
 
-def main(directory):
-    """Prints what was found, by transformation and kind of axes."""
+def main(directory, *names):
+    """Prints what was found of these transformations, by kind of axes."""
     found = {
         f'blocks, {axis_type.name}': blocks_on_two_devices(axis_type)
         for axis_type in (AxisType.Auto, AxisType.Explicit)
@@ -290,6 +290,8 @@ def main(directory):
     for axis_type in (AxisType.Auto, AxisType.Explicit):
         found[f'manual, {axis_type.name}'] = inside_manual_axes(axis_type)
     for name, optimizer in transformations():
+        if name not in names:
+            continue
         found[f'{name}, alone'] = alone(optimizer)
         for axis_type in (AxisType.Auto, AxisType.Explicit):
             facts = on_mesh(optimizer, axis_type, f'{directory}/{name}')
@@ -298,4 +300,4 @@ def main(directory):
 
 
 if __name__ == '__main__':
-    main(sys.argv[1])
+    main(*sys.argv[1:])

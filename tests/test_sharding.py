@@ -6,12 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from devices import cpu_devices
 from on_eight_devices import EVERY_KIND
 from registry import REGISTRY, Entry
 
 TESTS = Path(__file__).parent
 NAMES = [*EVERY_KIND, 'diffgrad-dfc4', 'diffgrad-dfc5', 'constant friction']
+# One of each kind of state and of exchange; `make test-all` has the others.
+ALWAYS = (
+    *('diffgrad', 'diffgrad-dfc3', 'adadiff', 'gradient_dropout', 'swats'),
+    *('scale_by_gains', 'correct_by_difference', 'quantize_state-diffgrad'),
+    'constant friction',
+)
 AXES = ('Auto', 'Explicit')
 # How many sums over a whole array the equations have.
 SUMS = {
@@ -26,9 +33,9 @@ SUMS = {
 REDUCTIONS = 2 + 1 + 1
 
 
-def on_eight_devices(directory):
+def on_eight_devices(directory, names):
     child = subprocess.run(
-        [sys.executable, TESTS / 'on_eight_devices.py', directory],
+        [sys.executable, TESTS / 'on_eight_devices.py', directory, *names],
         env=os.environ | cpu_devices(8) | {'PYTHONPATH': f'{TESTS.parent}:{TESTS}'},
         stdout=subprocess.PIPE,
         text=True,
@@ -80,19 +87,27 @@ def assert_blocks_stay_on_their_device(auto, explicit):
         assert facts['bytes on a device'] == 3 * 8 * (96 + 96 // 32 * 4) + 2 * 4
 
 
-# One test, because workers would each start the process.
+# One process for many transformations, because each starts eight devices.
+@pytest.mark.parametrize(
+    'names',
+    [
+        ALWAYS,
+        pytest.param(sorted(set(NAMES) - set(ALWAYS)), marks=pytest.mark.slow),
+    ],
+    ids=['each kind', 'the others'],
+)
 def test_state_follows_its_parameters_and_devices_exchange_only_what_is_summed(
-    tmp_path,
+    names, tmp_path
 ):
-    found = on_eight_devices(tmp_path)
+    found = on_eight_devices(tmp_path, names)
     assert_blocks_stay_on_their_device(*(found.pop(f'blocks, {axes}') for axes in AXES))
     for axes in AXES:
         assert found.pop(f'manual, {axes}') == [0, 0, 0]
-    for name in NAMES:
+    for name in names:
         assert found.pop(f'{name}, alone') <= 1e-6, name
     assert not {
         name: complaints
-        for name in NAMES
+        for name in names
         if (complaints := [*wrong(name, *(found[f'{name}, {axes}'] for axes in AXES))])
     }
 
