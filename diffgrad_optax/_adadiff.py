@@ -15,17 +15,9 @@ from diffgrad_optax._checks import (
     check_number_or_schedule,
     storage_dtype,
 )
-from diffgrad_optax._dtypes import (
-    at_least_float32,
-    keep_state_dtypes,
-    real_dtype,
-    stable_dtypes,
-    zeros_stored,
-)
-from diffgrad_optax._fit import check_state, fitting_gradients
+from diffgrad_optax._dtypes import real_dtype, scalar, stable_dtypes, zeros_stored
+from diffgrad_optax._frame import framed, zeros_before
 from diffgrad_optax._moments import bias_correction
-from diffgrad_optax._previous import init_previous, next_previous
-from diffgrad_optax._sharding import following_params
 
 
 class AdadiffState(NamedTuple):
@@ -92,8 +84,7 @@ def scale_by_adadiff(
     nu_dtype = storage_dtype('nu_dtype', nu_dtype, real=True)
     prev_grad_dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
 
-    @following_params
-    def init_fn(params: optax.Params) -> AdadiffState:
+    def init(params: optax.Params) -> AdadiffState:
         check_can_hold('mu_dtype', mu_dtype, params)
 
         def zero_moment(param: Any) -> jax.Array:
@@ -105,59 +96,40 @@ def scale_by_adadiff(
             mu=jax.tree.map(lambda param: zeros_stored(param, mu_dtype), params),
             nu=jax.tree.map(zero_moment, params),
             nu_max=jax.tree.map(zero_moment, params) if amsgrad else None,
-            prev_grad=init_previous(params, prev_grad_dtype),
+            prev_grad=zeros_before(params, prev_grad_dtype),
         )
 
-    def first_moment(grad: jax.Array, mu: jax.Array) -> jax.Array:
-        wide = at_least_float32(grad, mu)
-        β1 = jnp.asarray(b1, real_dtype(wide))
-        return β1 * mu.astype(wide) + (1 - β1) * grad.astype(wide)
+    def first_moment(g: jax.Array, m: jax.Array) -> jax.Array:
+        β1 = scalar(b1, g, m)
+        return β1 * m + (1 - β1) * g
 
-    def second_moment(grad: jax.Array, prev: jax.Array, nu: jax.Array) -> jax.Array:
-        wide = at_least_float32(grad, prev, nu)
-        g, q = grad.astype(wide), prev.astype(wide)
-        real = real_dtype(wide)
-        β2, ε = jnp.asarray(b2, real), jnp.asarray(eps_root, real)
+    def second_moment(g: jax.Array, q: jax.Array, v: jax.Array) -> jax.Array:
         # v_t = β2 v_{t-1} + (1 − β2) (|g|² + |g − q|²) + ε
+        β2, ε = scalar(b2, g, q, v), scalar(eps_root, g, q, v)
         squares = jnp.square(jnp.abs(g)) + jnp.square(jnp.abs(g - q))
-        # ε joins the squares first: XLA:CPU would compute a moment that ends in a
-        # constant once more for each of its readers.
-        return β2 * nu.astype(real) + ((1 - β2) * squares + ε)
+        return β2 * v + ((1 - β2) * squares + ε)
 
-    def larger(nu_max: jax.Array, nu: jax.Array) -> jax.Array:
-        return jnp.maximum(nu_max.astype(nu.dtype), nu)
-
-    def update_fn(
-        updates: optax.Updates,
+    def step(
+        grads: optax.Updates,
         state: AdadiffState,
-        params: optax.Params | None = None,
+        params: optax.Params | None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, AdadiffState]:
+    ) -> tuple[optax.Updates, AdadiffState, tuple[Any, ...]]:
         del params, extra_args
-        check_state(state, AdadiffState)
-        grads = fitting_gradients(updates, state.prev_grad)
-        count = optax.safe_increment(state.count)
+        t = optax.safe_increment(state.count)
         mu = jax.tree.map(first_moment, grads, state.mu)
         nu = jax.tree.map(second_moment, grads, state.prev_grad, state.nu)
-        nu_max = jax.tree.map(larger, state.nu_max, nu) if amsgrad else None
+        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu) if amsgrad else None
 
-        def scaled(m: jax.Array, v: jax.Array, grad: jax.Array) -> jax.Array:
-            m_hat = m / bias_correction(b1, count, v.dtype)
-            v_hat = v / bias_correction(b2, count, v.dtype)
-            ε = jnp.asarray(eps, v.dtype)
-            return (m_hat / (jnp.sqrt(v_hat) + ε)).astype(grad.dtype)
+        def direction(m: jax.Array, v: jax.Array) -> jax.Array:
+            m_hat = m / bias_correction(b1, t, v.dtype)
+            v_hat = v / bias_correction(b2, t, v.dtype)
+            return m_hat / (jnp.sqrt(v_hat) + scalar(eps, v))
 
-        updates = jax.tree.map(scaled, mu, nu_max if amsgrad else nu, grads)
-        new_state = AdadiffState(
-            count=count,
-            mu=mu,
-            nu=nu,
-            nu_max=nu_max,
-            prev_grad=next_previous(grads, state.prev_grad, nu),
-        )
-        return updates, keep_state_dtypes(new_state, state)
+        updates = jax.tree.map(direction, mu, nu_max if amsgrad else nu)
+        return updates, AdadiffState(t, mu, nu, nu_max, prev_grad=grads), (nu,)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return framed(AdadiffState, init, step)
 
 
 def adadiff(

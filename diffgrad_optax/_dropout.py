@@ -8,7 +8,7 @@ import optax
 
 from diffgrad_optax._checks import check_key, check_number
 from diffgrad_optax._fit import as_arrays, check_state
-from diffgrad_optax._sharding import false_like
+from diffgrad_optax._xla import false_like
 
 
 class DropoutState(NamedTuple):

@@ -42,6 +42,11 @@ def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(f'f{dtype.itemsize // 2}') if dtype.kind == 'c' else dtype
 
 
+def scalar(number: jax.typing.ArrayLike, *arrays: jax.Array) -> jax.Array:
+    """`number` in the real dtype of `arrays`, so that it promotes none of them."""
+    return jnp.asarray(number, real_dtype(at_least_float32(*arrays)))
+
+
 def zeros_stored(param: Any, dtype: np.dtype[Any] | None) -> jax.Array:
     """Zeros shaped like `param`, in its own dtype if `dtype` is None.
 

@@ -8,10 +8,9 @@ import numpy as np
 import optax
 
 from diffgrad_optax._checks import check_number, check_real
-from diffgrad_optax._dtypes import at_least_float32
-from diffgrad_optax._fit import check_state, fitting_gradients
-from diffgrad_optax._previous import init_previous, next_previous
-from diffgrad_optax._sharding import following_params, placed_like
+from diffgrad_optax._dtypes import at_least_float32, scalar
+from diffgrad_optax._frame import framed, zeros_before
+from diffgrad_optax._sharding import placed_like
 
 
 class GainsState(NamedTuple):
@@ -91,45 +90,40 @@ def scale_by_gains(
     check_number('min_gain', min_gain, high=1.0, closed=True)
     check_number('max_gain', max_gain, low=1.0)
 
-    @following_params
-    def init_fn(params: optax.Params) -> GainsState:
+    def init(params: optax.Params) -> GainsState:
         check_real('scale_by_gains', params)
         return GainsState(
             gains=jax.tree.map(
                 lambda param: jnp.ones_like(param, dtype=at_least_float32(param)),
                 params,
             ),
-            prev_sign=init_previous(params, np.dtype(np.int8)),
+            prev_sign=zeros_before(params, np.dtype(np.int8)),
         )
 
     def next_gain(gain: jax.Array, sign: jax.Array, prev_sign: jax.Array) -> jax.Array:
-        kept = sign * prev_sign
-        gain = placed_like(gain, kept)
-        β, low, high = (jnp.asarray(x, gain.dtype) for x in (beta, min_gain, max_gain))
-        # Clipped in each case: XLA:CPU would copy gains whose choice is clipped.
-        changed = jnp.clip(jnp.where(kept > 0, gain + β, gain * (1 - β)), low, high)
-        return jnp.where(kept == 0, jnp.clip(gain, low, high), changed)
+        agreement = sign * prev_sign
+        gain = placed_like(gain, agreement)
+        β, low, high = (scalar(x, gain) for x in (beta, min_gain, max_gain))
+        changed = jnp.where(agreement > 0, gain + β, gain * (1 - β))
+        return jnp.where(
+            agreement == 0, jnp.clip(gain, low, high), jnp.clip(changed, low, high)
+        )
 
-    def update_fn(
-        updates: optax.Updates,
+    def step(
+        grads: optax.Updates,
         state: GainsState,
-        params: optax.Params | None = None,
+        params: optax.Params | None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, GainsState]:
+    ) -> tuple[optax.Updates, GainsState, tuple[Any, ...]]:
         del params, extra_args
-        check_state(state, GainsState)
-        grads = fitting_gradients(updates, state.prev_sign)
         signs = jax.tree.map(_sign, grads)
         gains = jax.tree.map(next_gain, state.gains, signs, state.prev_sign)
         updates = jax.tree.map(
-            lambda gain, grad: (gain * grad.astype(gain.dtype)).astype(grad.dtype),
-            gains,
-            grads,
+            lambda gain, g: gain * g.astype(gain.dtype), gains, grads
         )
-        prev_sign = next_previous(signs, state.prev_sign, gains)
-        return updates, GainsState(gains, prev_sign)
+        return updates, GainsState(gains, prev_sign=signs), (gains,)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return framed(GainsState, init, step, kept='prev_sign')
 
 
 def _sign(grad: jax.Array) -> jax.Array:

@@ -13,11 +13,9 @@ from diffgrad_optax._checks import (
     check_number_or_schedule,
     storage_dtype,
 )
-from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
-from diffgrad_optax._fit import check_state, fitting_gradients
+from diffgrad_optax._dtypes import scalar, stable_dtypes
+from diffgrad_optax._frame import framed, zeros_before
 from diffgrad_optax._moments import scale_by_adam
-from diffgrad_optax._previous import init_previous, next_previous
-from diffgrad_optax._sharding import following_params
 
 
 class CorrectByDifferenceState(NamedTuple):
@@ -102,40 +100,29 @@ def correct_by_difference(
     check_number('max_norm', max_norm, closed=True)
     dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
 
-    @following_params
-    def init_fn(params: optax.Params) -> CorrectByDifferenceState:
-        return CorrectByDifferenceState(init_previous(params, dtype))
+    def init(params: optax.Params) -> CorrectByDifferenceState:
+        return CorrectByDifferenceState(zeros_before(params, dtype))
 
-    def corrected(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
-        wide = at_least_float32(grad, prev_grad)
-        g, q = grad.astype(wide), prev_grad.astype(wide)
-        real = real_dtype(wide)
-        γ, β1 = jnp.asarray(gamma, real), jnp.asarray(b1, real)
+    def corrected(g: jax.Array, q: jax.Array) -> jax.Array:
+        γ, β1, τ = (scalar(x, g, q) for x in (gamma, b1, max_norm))
         c = g + γ * β1 / (1 - β1) * (g - q)
         norm = jnp.sqrt(jnp.sum(jnp.abs(c) ** 2))
-        τ = jnp.asarray(max_norm, norm.dtype)
         clips = norm > τ
         # An array of zeros has no norm to divide by, and is not clipped.
-        factor = jnp.where(clips, τ / jnp.where(clips, norm, 1), 1)
-        return (c * factor).astype(grad.dtype)
+        return c * jnp.where(clips, τ / jnp.where(clips, norm, 1), 1)
 
-    def update_fn(
-        updates: optax.Updates,
+    def step(
+        grads: optax.Updates,
         state: CorrectByDifferenceState,
-        params: optax.Params | None = None,
+        params: optax.Params | None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, CorrectByDifferenceState]:
+    ) -> tuple[optax.Updates, CorrectByDifferenceState, tuple[Any, ...]]:
         del params, extra_args
-        check_state(state, CorrectByDifferenceState)
-        grads = fitting_gradients(updates, state.prev_grad)
         updates = jax.tree.map(corrected, grads, state.prev_grad)
-        # XLA:GPU writes the gradient in the update's kernel only if the write reads the
-        # previous one too.
-        return updates, CorrectByDifferenceState(
-            next_previous(grads, state.prev_grad, updates, state.prev_grad)
-        )
+        read = updates, state.prev_grad
+        return updates, CorrectByDifferenceState(prev_grad=grads), read
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return framed(CorrectByDifferenceState, init, step)
 
 
 def mars(

@@ -15,7 +15,7 @@ from diffgrad_optax._dtypes import (
     zeros_stored,
 )
 from diffgrad_optax._fit import check_state
-from diffgrad_optax._sharding import following_params
+from diffgrad_optax._frame import following_params
 
 
 def bias_correction(

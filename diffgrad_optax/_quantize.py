@@ -24,8 +24,8 @@ from diffgrad_optax._fit import (
     check_state,
     leaves_of,
 )
+from diffgrad_optax._frame import following_params
 from diffgrad_optax._paths import arrays_beside, split_paths
-from diffgrad_optax._sharding import following_params
 
 # Fields of optax's and of this package's states that hold no negative numbers.
 _NONNEGATIVE = (

@@ -1,63 +1,12 @@
-"""State that lies where its parameters lie."""
+"""What the types of arrays say of how they are sharded."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from jax.sharding import AbstractMesh, NamedSharding
-
-from diffgrad_optax._paths import split_paths
-
-
-def following_params(
-    init: Callable[[optax.Params], optax.OptState],
-) -> Callable[[optax.Params], optax.OptState]:
-    """`init`, whose arrays shaped like a parameter are sharded like it under jit too.
-
-    Outside jit, zeros made like an array lie where it lies. Under jit they are
-    constants, and with automatic axes a compiler is free to put those on one device.
-    (Where a parameter is in host memory, `init` still makes its zeros in device memory;
-    those are left where they are.)
-    """
-
-    def init_fn(params: optax.Params) -> optax.OptState:
-        params_at = dict(jax.tree.leaves_with_path(params))
-        false_at = functools.cache(lambda path: false_like(params_at[path]))
-
-        def follow(leaf: Any, path: Any) -> Any:
-            param = params_at.get(path)
-            if (
-                isinstance(param, jax.core.Tracer)
-                and isinstance(leaf, jax.Array)
-                and leaf.shape == param.shape
-                and jax.typeof(leaf).memory_space == jax.typeof(param).memory_space
-                and jnp.issubdtype(leaf.dtype, jnp.number)
-            ):
-                false = lax.convert_element_type(false_at(path), leaf.dtype)
-                leaf = lax.add(leaf, false)
-            return leaf
-
-        state = init(params)
-        treedef: Any
-        leaves, treedef = jax.tree.flatten(state)
-        paths = [path for _, path in split_paths(state, params)]
-        return treedef.unflatten(map(follow, leaves, paths))
-
-    return init_fn
-
-
-def false_like(array: jax.Array) -> jax.Array:
-    """False everywhere, computed from `array` and, if it is inexact, sharded like it.
-
-    It is x < x, which is false for NaN too. XLA sees that for integers only, and makes
-    a constant of it, which need not be sharded like `array`.
-    """
-    real = jnp.real(array)
-    return lax.lt(real, real)
 
 
 def placed_like(array: jax.Array, other: jax.Array) -> jax.Array:

@@ -9,8 +9,9 @@ import optax
 from diffgrad_optax._checks import check_inexact, check_number, check_number_or_schedule
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
 from diffgrad_optax._fit import check_state, fitting_gradients
+from diffgrad_optax._frame import following_params
 from diffgrad_optax._moments import bias_correction
-from diffgrad_optax._sharding import following_params, zero_for
+from diffgrad_optax._sharding import zero_for
 
 
 class SwatsState(NamedTuple):

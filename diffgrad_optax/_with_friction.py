@@ -9,17 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import check_inner, storage_dtype
-from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
-from diffgrad_optax._fit import (
-    as_arrays,
-    check_same_array,
-    check_state,
-    fitting_gradients,
-)
+from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._fit import as_arrays, check_same_array
+from diffgrad_optax._frame import framed, zeros_before
 from diffgrad_optax._paths import arrays_beside
-from diffgrad_optax._previous import init_previous, next_previous
 from diffgrad_optax._quantize import dequantize_state
-from diffgrad_optax._sharding import following_params
 from diffgrad_optax.friction import Friction, resolve
 
 
@@ -111,41 +105,26 @@ def with_friction(
     check_inner(inner)
     inner = optax.with_extra_args_support(inner)
 
-    @following_params
-    def init_fn(params: optax.Params) -> FrictionState:
+    def init(params: optax.Params) -> FrictionState:
         return FrictionState(
-            prev_grad=init_previous(params, dtype), inner_state=inner.init(params)
+            prev_grad=zeros_before(params, dtype), inner_state=inner.init(params)
         )
 
-    def scaled(update: jax.Array, ξ: jax.Array, grad: jax.Array) -> jax.Array:
-        wide = at_least_float32(ξ, update)
-        return (ξ.astype(wide) * update.astype(wide)).astype(grad.dtype)
-
-    def update_fn(
-        updates: optax.Updates,
+    def step(
+        grads: optax.Updates,
         state: FrictionState,
-        params: optax.Params | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, FrictionState]:
-        check_state(state, FrictionState)
-        grads = fitting_gradients(updates, state.prev_grad)
-        inner_updates, inner_state = inner.update(
-            grads, state.inner_state, params, **extra_args
-        )
+        params: optax.Params | None,
+        inner_updates: optax.Updates,
+    ) -> tuple[optax.Updates, FrictionState, tuple[Any, ...]]:
+        del params
         ξ = jax.tree.map(
             partial(_coefficient_array, coefficient), grads, state.prev_grad
         )
-        inner_state = keep_state_dtypes(inner_state, state.inner_state)
-        # The last of all writes: until then XLA:CPU keeps ξ in the buffer that it
-        # goes to, which saves an array.
-        prev_grad = next_previous(
-            grads, state.prev_grad, ξ, arrays_beside(inner_state, grads)
-        )
-        inner_updates = as_arrays(inner_updates, "inner's update")
-        updates = jax.tree.map(scaled, inner_updates, ξ, grads)
-        return updates, FrictionState(prev_grad=prev_grad, inner_state=inner_state)
+        updates = jax.tree.map(_product, ξ, inner_updates)
+        read = ξ, arrays_beside(state.inner_state, grads)
+        return updates, FrictionState(grads, state.inner_state), read
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return framed(FrictionState, init, step, inner=inner)
 
 
 def friction_coefficients(
@@ -243,6 +222,11 @@ def _coefficient_array(
             f'gradient {list(grad.shape)}, got {shown}'
         )
     return ξ.astype(at_least_float32(ξ))
+
+
+def _product(ξ: jax.Array, update: jax.Array) -> jax.Array:
+    wide = at_least_float32(ξ, update)
+    return ξ.astype(wide) * update.astype(wide)
 
 
 def _friction_states(opt_state: optax.OptState) -> Iterator[FrictionState]:

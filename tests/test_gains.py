@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from problems import gradient_trajectory, initial_params
 from test_trajectories import assert_all_steps_close, per_array, run
 
+import diffgrad_optax._frame as frame_module
 import diffgrad_optax._gains as gains_module
 from diffgrad_optax import GainsState, scale_by_gains
 
@@ -352,18 +353,18 @@ def clipped_on_one_side(low):
     return clip
 
 
-def keeps_the_last_sign_that_was_not_zero(signs, prev_signs, _):
-    return jax.tree.map(lambda s, q: jnp.where(s == 0, q, s), signs, prev_signs)
+def keeps_the_last_sign_that_was_not_zero(sign, prev_sign, *_):
+    return jnp.where(sign == 0, prev_sign, sign)
 
 
 MUTANTS = {
     'clip_missing': (jnp, 'clip', lambda gain, low, high: gain),
     'clip_above_missing': (jnp, 'clip', clipped_on_one_side(low=True)),
     'clip_below_missing': (jnp, 'clip', clipped_on_one_side(low=False)),
-    'sign_never_updated': (gains_module, 'next_previous', lambda s, q, _: q),
+    'sign_never_updated': (frame_module, 'write_after', lambda s, q, *_: q),
     'sign_of_zero_is_the_one_before': (
-        gains_module,
-        'next_previous',
+        frame_module,
+        'write_after',
         keeps_the_last_sign_that_was_not_zero,
     ),
     'zero_is_positive': (

@@ -10,11 +10,11 @@ import pytest
 from test_trajectories import assert_follows_decay_reference, assert_follows_reference
 
 import diffgrad_optax._diffgrad as diffgrad_module
-import diffgrad_optax._with_friction as with_friction_module
-from diffgrad_optax import diffgradw, friction, scale_by_diffgrad
+import diffgrad_optax._frame as frame_module
+from diffgrad_optax import diffgradw, friction, scale_by_diffgrad, with_friction
 
 SCALE_BY_ADAM = optax.scale_by_adam
-WITH_FRICTION = with_friction_module.with_friction
+WITH_FRICTION = with_friction
 
 
 class Mutant(NamedTuple):
@@ -39,9 +39,9 @@ def adam(make, **hyperparameters):
     return Mutant(lambda m: m.setattr(optax, 'scale_by_adam', make), hyperparameters)
 
 
-def wrapper(name, function):
-    """A part of with_friction replaced."""
-    return Mutant(lambda m: m.setattr(with_friction_module, name, function), {})
+def written(function):
+    """What is written over the previous gradient replaced, for one array."""
+    return Mutant(lambda m: m.setattr(frame_module, 'write_after', function), {})
 
 
 def around(function):
@@ -130,14 +130,12 @@ def relative_to(size):
     )
 
 
-def previous_gradient_accumulates(grads, prev_grads, *_):
-    return jax.tree.map(lambda g, q: 0.1 * g + 0.9 * q, grads, prev_grads)
+def previous_gradient_accumulates(grad, prev_grad, *_):
+    return 0.1 * grad + 0.9 * prev_grad
 
 
-def in_bfloat16(grads, prev_grads, *_):
-    return jax.tree.map(
-        lambda g, q: g.astype(jnp.bfloat16).astype(q.dtype), grads, prev_grads
-    )
+def in_bfloat16(grad, prev_grad, *_):
+    return grad.astype(jnp.bfloat16).astype(prev_grad.dtype)
 
 
 def friction_on_the_gradient(inner, name, *, prev_grad_dtype=None):
@@ -175,14 +173,10 @@ MUTANTS = {
     'gradient_compared_with_itself': within_friction(
         '_difference', lambda grad, prev_grad: grad - grad
     ),
-    'previous_gradient_never_updated': wrapper('next_previous', lambda g, q, *_: q),
-    'previous_gradient_is_an_average': wrapper(
-        'next_previous', previous_gradient_accumulates
-    ),
-    'previous_gradient_loses_its_sign': wrapper(
-        'next_previous', lambda g, q, *_: jax.tree.map(jnp.abs, g)
-    ),
-    'previous_gradient_in_bfloat16': wrapper('next_previous', in_bfloat16),
+    'previous_gradient_never_updated': written(lambda g, q, *_: q),
+    'previous_gradient_is_an_average': written(previous_gradient_accumulates),
+    'previous_gradient_loses_its_sign': written(lambda g, q, *_: jnp.abs(g)),
+    'previous_gradient_in_bfloat16': written(in_bfloat16),
     'first_gradient_is_its_own_predecessor': around(
         first_gradient_is_its_own_predecessor
     ),
