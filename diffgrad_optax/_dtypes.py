@@ -42,6 +42,11 @@ def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(f'f{dtype.itemsize // 2}') if dtype.kind == 'c' else dtype
 
 
+def storage_dtype(dtype: Any) -> np.dtype[Any] | None:
+    """The dtype that JAX will store for the argument `dtype`, None for None."""
+    return None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
+
+
 def zeros_stored(param: Any, dtype: np.dtype[Any] | None) -> jax.Array:
     """Zeros shaped like `param`, in its own dtype if `dtype` is None.
 

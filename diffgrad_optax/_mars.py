@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import (
-    check_mask,
-    check_number,
-    check_number_or_schedule,
+from diffgrad_optax._checks import check
+from diffgrad_optax._dtypes import (
+    at_least_float32,
+    real_dtype,
+    stable_dtypes,
     storage_dtype,
 )
-from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
 from diffgrad_optax._fit import check_state, fitting_gradients
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._previous import init_previous, next_previous
@@ -97,10 +97,8 @@ def correct_by_difference(
       Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: Algorithm 1 in its
       approximate form.
     """
-    check_number('gamma', gamma)
-    check_number('b1', b1, high=1.0)
-    check_number('max_norm', max_norm, closed=True)
-    dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
+    check(gamma=gamma, b1=b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype)
+    dtype = storage_dtype(prev_grad_dtype)
 
     @following_params
     def init_fn(params: optax.Params) -> CorrectByDifferenceState:
@@ -222,11 +220,8 @@ def mars(
       Yuan et al., `MARS: Unleashing the Power of Variance Reduction for Training
       Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: MARS-AdamW.
     """
-    check_number_or_schedule('learning_rate', learning_rate)
-    check_number('b2', b2, high=1.0)
-    check_number('eps', eps)
-    check_number_or_schedule('weight_decay', weight_decay)
-    check_mask(mask)
+    check(learning_rate=learning_rate, b2=b2, eps=eps)
+    check(weight_decay=weight_decay, mask=mask)
     chain = optax.chain(
         correct_by_difference(
             gamma, b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from diffgrad_optax._checks import check_can_hold, check_inexact, check_one_set
 from diffgrad_optax._dtypes import at_least_float32, zeros_stored
+from diffgrad_optax._params import check_can_hold, check_inexact, check_one_set
 from diffgrad_optax._sharding import false_like, placed_like
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import check_inner, storage_dtype
-from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes
+from diffgrad_optax._checks import check
+from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, storage_dtype
 from diffgrad_optax._fit import (
     as_arrays,
     check_same_array,
@@ -107,8 +107,8 @@ def with_friction(
       Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 17-20.
     """
     coefficient = resolve(friction)
-    dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
-    check_inner(inner)
+    check(prev_grad_dtype=prev_grad_dtype, inner=inner)
+    dtype = storage_dtype(prev_grad_dtype)
     inner = optax.with_extra_args_support(inner)
 
     @following_params
