@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import (
-    check_can_hold,
-    check_flag,
-    check_mask,
-    check_number,
-    check_number_or_schedule,
+from diffgrad_optax._checks import check
+from diffgrad_optax._dtypes import (
+    real_dtype,
+    scalar,
+    stable_dtypes,
     storage_dtype,
+    zeros_stored,
 )
-from diffgrad_optax._dtypes import real_dtype, scalar, stable_dtypes, zeros_stored
 from diffgrad_optax._frame import framed, zeros_before
 from diffgrad_optax._moments import bias_correction
+from diffgrad_optax._params import check_can_hold
 
 
 class AdadiffState(NamedTuple):
@@ -75,14 +75,10 @@ def scale_by_adadiff(
     [0.7071 0.7071]
     [ 0.866  -0.0263]
     """
-    check_number('b1', b1, high=1.0)
-    check_number('b2', b2, high=1.0)
-    check_number('eps', eps)
-    check_number('eps_root', eps_root)
-    check_flag('amsgrad', amsgrad)
-    mu_dtype = storage_dtype('mu_dtype', mu_dtype)
-    nu_dtype = storage_dtype('nu_dtype', nu_dtype, real=True)
-    prev_grad_dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
+    check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, amsgrad=amsgrad)
+    check(mu_dtype=mu_dtype, nu_dtype=nu_dtype, prev_grad_dtype=prev_grad_dtype)
+    mu_dtype, nu_dtype = storage_dtype(mu_dtype), storage_dtype(nu_dtype)
+    prev_grad_dtype = storage_dtype(prev_grad_dtype)
 
     def init(params: optax.Params) -> AdadiffState:
         check_can_hold('mu_dtype', mu_dtype, params)
@@ -243,9 +239,7 @@ def adadiff(
       Convergence of Adam and Beyond <https://arxiv.org/abs/1904.09237>`_, ICLR 2018,
       Algorithm 2, for the maximum.
     """
-    check_number_or_schedule('learning_rate', learning_rate)
-    check_number_or_schedule('weight_decay', weight_decay)
-    check_mask(mask)
+    check(learning_rate=learning_rate, weight_decay=weight_decay, mask=mask)
     chain = optax.chain(
         scale_by_adadiff(
             b1,

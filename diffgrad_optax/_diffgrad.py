@@ -6,12 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from diffgrad_optax._checks import (
-    check_flag,
-    check_mask,
-    check_number,
-    check_number_or_schedule,
-)
+from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import stable_dtypes
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._with_friction import with_friction
@@ -61,11 +56,7 @@ def scale_by_diffgrad(
     >>> print(updates)
     [ 0.5002  0.7311 -0.9933]
     """
-    check_number('b1', b1, high=1.0)
-    check_number('b2', b2, high=1.0)
-    check_number('eps', eps)
-    check_number('eps_root', eps_root)
-    check_flag('nesterov', nesterov)
+    check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov)
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
     return with_friction(adam, friction, prev_grad_dtype=prev_grad_dtype)
 
@@ -187,7 +178,7 @@ def diffgrad(
       Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 11-13
       (moments), 17-19 (friction), 20 (step).
     """
-    check_number_or_schedule('learning_rate', learning_rate)
+    check(learning_rate=learning_rate)
     chain = optax.chain(
         scale_by_diffgrad(
             b1,
@@ -277,9 +268,7 @@ def diffgradw(
       <https://arxiv.org/abs/1711.05101>`_, ICLR 2019; for the rest see
       :func:`diffgrad`.
     """
-    check_number_or_schedule('learning_rate', learning_rate)
-    check_number_or_schedule('weight_decay', weight_decay)
-    check_mask(mask)
+    check(learning_rate=learning_rate, weight_decay=weight_decay, mask=mask)
     chain = optax.chain(
         scale_by_diffgrad(
             b1,

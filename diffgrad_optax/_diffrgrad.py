@@ -8,11 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffgrad_optax._checks import (
-    check_flag,
-    check_number,
-    check_number_or_schedule,
-)
+from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import at_least_float32, real_dtype, stable_dtypes
 from diffgrad_optax._moments import bias_correction, scale_by_adam
 from diffgrad_optax._with_friction import with_friction
@@ -105,13 +101,8 @@ def diffrgrad(
       Liu et al., `On the Variance of the Adaptive Learning Rate and Beyond
       <https://arxiv.org/abs/1908.03265>`_, ICLR 2020, Algorithm 2.
     """
-    check_number_or_schedule('learning_rate', learning_rate)
-    check_number('b1', b1, high=1.0)
-    check_number('b2', b2, high=1.0)
-    check_number('eps', eps)
-    check_number('eps_root', eps_root)
-    check_number('threshold', threshold, low=4.0)
-    check_flag('nesterov', nesterov)
+    check(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+    check(threshold=threshold, nesterov=nesterov)
     radam = _scale_by_radam(
         b1, b2, eps, eps_root, threshold, mu_dtype, nu_dtype, nesterov=nesterov
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import check_key, check_number
+from diffgrad_optax._checks import check
 from diffgrad_optax._fit import as_arrays, check_state
 from diffgrad_optax._xla import false_like
 
@@ -139,8 +139,7 @@ def _dropout(
     `salt` tells apart what draws from the same key. It is large, because a small
     one would give the very keys that the user's own `jax.random.split` gives.
     """
-    check_number('keep_prob', keep_prob, high=1.0, closed=True)
-    check_key(key)
+    check(keep_prob=keep_prob, key=key)
 
     def init_fn(params: optax.Params) -> DropoutState:
         del params

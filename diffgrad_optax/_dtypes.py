@@ -47,6 +47,11 @@ def scalar(number: jax.typing.ArrayLike, *arrays: jax.Array) -> jax.Array:
     return jnp.asarray(number, real_dtype(at_least_float32(*arrays)))
 
 
+def storage_dtype(dtype: Any) -> np.dtype[Any] | None:
+    """The dtype that JAX will store for the argument `dtype`, None for None."""
+    return None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
+
+
 def zeros_stored(param: Any, dtype: np.dtype[Any] | None) -> jax.Array:
     """Zeros shaped like `param`, in its own dtype if `dtype` is None.
 

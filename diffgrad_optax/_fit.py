@@ -1,5 +1,6 @@
 """Refusals of gradients and states that do not fit, each in one line."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -52,6 +53,16 @@ def check_state(state: Any, expected: Any) -> None:
         raise TypeError(
             f'the optimizer state is a {type(state).__name__}, and must be a '
             f'{expected.__name__} ({", ".join(fields)}), as init returns it'
+        )
+
+
+def check_fields(name: str, given: Iterable[str], fields: Iterable[Any]) -> None:
+    """Refuses, with a ValueError, names of fields that a state does not have."""
+    if unknown := sorted(set(given) - set(fields)):
+        known = ', '.join(sorted(field for field in fields if isinstance(field, str)))
+        raise ValueError(
+            f'{name} names {unknown[0]!r}, but the state of inner has only the fields '
+            f'{known}'
         )
 
 

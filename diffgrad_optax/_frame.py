@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffgrad_optax._checks import check_can_hold, check_inexact, check_one_set
 from diffgrad_optax._dtypes import keep_state_dtypes, widened, zeros_stored
 from diffgrad_optax._fit import as_arrays, check_state, fitting_gradients
+from diffgrad_optax._params import check_can_hold, check_inexact, check_one_set
 from diffgrad_optax._paths import split_paths
 from diffgrad_optax._xla import false_like, write_after
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffgrad_optax._checks import check_number, check_real
+from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import at_least_float32, scalar
 from diffgrad_optax._frame import framed, zeros_before
+from diffgrad_optax._params import check_real
 from diffgrad_optax._sharding import placed_like
 
 
@@ -86,9 +87,7 @@ def scale_by_gains(
       Neural Networks 1 (1988) 295: delta-bar-delta. Hinton, "Neural Networks for
       Machine Learning", lecture 6d: the constants.
     """
-    check_number('beta', beta, high=1.0)
-    check_number('min_gain', min_gain, high=1.0, closed=True)
-    check_number('max_gain', max_gain, low=1.0)
+    check(beta=beta, min_gain=min_gain, max_gain=max_gain)
 
     def init(params: optax.Params) -> GainsState:
         check_real('scale_by_gains', params)

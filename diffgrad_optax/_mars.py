@@ -7,13 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import (
-    check_mask,
-    check_number,
-    check_number_or_schedule,
-    storage_dtype,
-)
-from diffgrad_optax._dtypes import scalar, stable_dtypes
+from diffgrad_optax._checks import check
+from diffgrad_optax._dtypes import scalar, stable_dtypes, storage_dtype
 from diffgrad_optax._frame import framed, zeros_before
 from diffgrad_optax._moments import scale_by_adam
 
@@ -95,10 +90,8 @@ def correct_by_difference(
       Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: Algorithm 1 in its
       approximate form.
     """
-    check_number('gamma', gamma)
-    check_number('b1', b1, high=1.0)
-    check_number('max_norm', max_norm, closed=True)
-    dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
+    check(gamma=gamma, b1=b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype)
+    dtype = storage_dtype(prev_grad_dtype)
 
     def init(params: optax.Params) -> CorrectByDifferenceState:
         return CorrectByDifferenceState(zeros_before(params, dtype))
@@ -209,11 +202,8 @@ def mars(
       Yuan et al., `MARS: Unleashing the Power of Variance Reduction for Training
       Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: MARS-AdamW.
     """
-    check_number_or_schedule('learning_rate', learning_rate)
-    check_number('b2', b2, high=1.0)
-    check_number('eps', eps)
-    check_number_or_schedule('weight_decay', weight_decay)
-    check_mask(mask)
+    check(learning_rate=learning_rate, b2=b2, eps=eps)
+    check(weight_decay=weight_decay, mask=mask)
     chain = optax.chain(
         correct_by_difference(
             gamma, b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype

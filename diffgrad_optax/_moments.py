@@ -7,15 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffgrad_optax._checks import check_can_hold, storage_dtype
+from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import (
     at_least_float32,
     real_dtype,
+    storage_dtype,
     widened,
     zeros_stored,
 )
 from diffgrad_optax._fit import check_state
 from diffgrad_optax._frame import following_params
+from diffgrad_optax._params import check_can_hold
 
 
 def bias_correction(
@@ -55,10 +57,8 @@ def scale_by_adam(
       TypeError: if a dtype is no floating one, if `nu_dtype` is complex, or (by `init`)
         if `mu_dtype` is real and a parameter is complex.
     """
-    dtypes = {
-        'mu': storage_dtype('mu_dtype', mu_dtype),
-        'nu': storage_dtype('nu_dtype', nu_dtype, real=True),
-    }
+    check(mu_dtype=mu_dtype, nu_dtype=nu_dtype)
+    dtypes = {'mu': storage_dtype(mu_dtype), 'nu': storage_dtype(nu_dtype)}
     dtypes = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov)
 

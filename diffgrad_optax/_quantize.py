@@ -9,22 +9,18 @@ import optax
 from jax import lax
 
 from diffgrad_optax import _blocks, _codes
-from diffgrad_optax._checks import (
-    check_fields,
-    check_inner,
-    check_integer,
-    check_names,
-    check_one_set,
-)
+from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import stable_dtypes, widened
 from diffgrad_optax._fit import (
     as_arrays,
+    check_fields,
     check_scales,
     check_shape,
     check_state,
     leaves_of,
 )
 from diffgrad_optax._frame import following_params
+from diffgrad_optax._params import check_one_set
 from diffgrad_optax._paths import arrays_beside, split_paths
 
 # Fields of optax's and of this package's states that hold no negative numbers.
@@ -187,11 +183,8 @@ def quantize_state(
       <https://arxiv.org/abs/2110.02861>`_, ICLR 2022: blocks. `FlashOptim
       <https://arxiv.org/abs/2602.23349>`_: companding.
     """
-    check_inner(inner)
-    check_integer('block_size', block_size, low=1)
-    check_integer('min_size', min_size, low=0)
-    check_names('nonnegative', nonnegative)
-    check_names('exact', exact)
+    check(inner=inner, block_size=block_size, min_size=min_size)
+    check(nonnegative=nonnegative, exact=exact)
     inner = stable_dtypes(optax.with_extra_args_support(inner))
     inner_init = following_params(inner.init)
 

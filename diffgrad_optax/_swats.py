@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import check_inexact, check_number, check_number_or_schedule
+from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
 from diffgrad_optax._fit import check_state, fitting_gradients
 from diffgrad_optax._frame import following_params
 from diffgrad_optax._moments import bias_correction
+from diffgrad_optax._params import check_inexact
 from diffgrad_optax._sharding import zero_for
 
 
@@ -122,11 +123,8 @@ def swats(
       Keskar and Socher, `Improving Generalization Performance by Switching from
       Adam to SGD <https://arxiv.org/abs/1712.07628>`_, 2017, Algorithm 1.
     """
-    check_number_or_schedule('learning_rate', learning_rate)
-    check_number('b1', b1, high=1.0)
-    check_number('b2', b2, high=1.0)
-    check_number('eps', eps)
-    check_number('switch_tolerance', switch_tolerance)
+    check(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
+    check(switch_tolerance=switch_tolerance)
     adam = optax.scale_by_adam(b1, b2, eps)
     momentum = optax.trace(b1)
 

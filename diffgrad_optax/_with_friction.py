@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import check_inner, storage_dtype
-from diffgrad_optax._dtypes import at_least_float32
+from diffgrad_optax._checks import check
+from diffgrad_optax._dtypes import at_least_float32, storage_dtype
 from diffgrad_optax._fit import as_arrays, check_same_array
 from diffgrad_optax._frame import framed, zeros_before
 from diffgrad_optax._paths import arrays_beside
@@ -101,8 +101,8 @@ def with_friction(
       Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 17-20.
     """
     coefficient = resolve(friction)
-    dtype = storage_dtype('prev_grad_dtype', prev_grad_dtype)
-    check_inner(inner)
+    check(prev_grad_dtype=prev_grad_dtype, inner=inner)
+    dtype = storage_dtype(prev_grad_dtype)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: optax.Params) -> FrictionState:

@@ -42,7 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffgrad_optax._checks import check_number
+from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import at_least_float32
 
 __all__ = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5', 'relative_dfc')
@@ -186,7 +186,7 @@ def relative_dfc(
     [0.5       0.7387 0.5      ]
     [0.5       0.7387 0.5      ]
     """
-    check_number('c', c)
+    check(c=c)
     distance = _distance(grad, prev_grad)
     rms = _root(_mean(_modulus(grad) ** 2)).astype(distance.dtype)
     # Where all gradients are zero, ξ is ½ if the previous one was zero too, else 1.

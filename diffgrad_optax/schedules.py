@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._checks import check_integer, check_number
+from diffgrad_optax._checks import check
 
 __all__ = ('halving', 'inverse_decay', 'triangular')
 
@@ -35,8 +35,7 @@ def inverse_decay(
     >>> [float(schedule(t)) for t in (0, 2, 6)]
     [1.0, 0.5, 0.25]
     """
-    check_number('init_value', init_value)
-    check_number('decay_rate', decay_rate)
+    check(init_value=init_value, decay_rate=decay_rate)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         # As a float: an integer decay_rate times an integer count could overflow.
@@ -67,8 +66,7 @@ def halving(init_value: jax.typing.ArrayLike, transition_steps: int) -> optax.Sc
     >>> [float(schedule(t)) for t in (0, 9, 10, 25)]
     [1.0, 1.0, 0.5, 0.25]
     """
-    check_number('init_value', init_value)
-    check_integer('transition_steps', transition_steps, low=1, high=2**31)
+    check(init_value=init_value, transition_steps=transition_steps)
     steps = int(transition_steps)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
@@ -114,9 +112,8 @@ def triangular(
       Smith, `Cyclical Learning Rates for Training Neural Networks
       <https://arxiv.org/abs/1506.01186>`_, WACV 2017, Sec. 3.1.
     """
-    check_number('init_value', init_value)
-    check_number('peak_value', peak_value)
-    check_integer('transition_steps', transition_steps, low=1, high=2**31)
+    check(init_value=init_value, peak_value=peak_value)
+    check(transition_steps=transition_steps)
     steps = int(transition_steps)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:

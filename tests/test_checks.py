@@ -70,7 +70,7 @@ MAKERS = (
 )
 
 # What has no default.
-REQUIRED = {'learning_rate': 0.1, 'keep_prob': 0.5, 'key': 0}
+REQUIRED = {'learning_rate': 0.1, 'keep_prob': 0.5, 'key': 0, 'inner': optax.identity()}
 
 
 def takes(maker, name):
@@ -145,6 +145,13 @@ def test_every_argument_that_is_a_number_is_tried():
         for name, parameter in inspect.signature(maker).parameters.items():
             if type(parameter.default) in (int, float):
                 assert name in ALLOWED
+
+
+@pytest.mark.parametrize('maker', [*MAKERS, with_friction, quantize_state])
+def test_no_argument_may_be_just_any_object(maker):
+    for name in inspect.signature(maker).parameters:
+        with pytest.raises(TypeError, match=f'^{name} must be '):
+            make_with(maker, **{name: object()})
 
 
 @pytest.mark.parametrize('maker, name', NUMBERS)
