@@ -1,6 +1,5 @@
 """AdaDiff: Adam whose second moment also sees the change of the gradient."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +10,12 @@ from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import (
     real_dtype,
     scalar,
-    stable_dtypes,
     storage_dtype,
     zeros_stored,
 )
 from diffgrad_optax._frame import framed, zeros_before
 from diffgrad_optax._moments import bias_correction
+from diffgrad_optax._optimizer import Mask, optimizer
 from diffgrad_optax._params import check_can_hold
 
 
@@ -36,9 +35,9 @@ def scale_by_adadiff(
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 0.0,
     eps_root: jax.typing.ArrayLike = 1e-8,
-    mu_dtype: Any = None,
     *,
     amsgrad: bool = False,
+    mu_dtype: Any = None,
     nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -134,13 +133,13 @@ def adadiff(
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 0.0,
     eps_root: jax.typing.ArrayLike = 1e-8,
-    mu_dtype: Any = None,
     *,
     amsgrad: bool = False,
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    mask: Mask = None,
+    mu_dtype: Any = None,
     nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
-    weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any | Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The AdaDiff optimizer: shorter steps where the gradient changes.
 
@@ -239,19 +238,16 @@ def adadiff(
       Convergence of Adam and Beyond <https://arxiv.org/abs/1904.09237>`_, ICLR 2018,
       Algorithm 2, for the maximum.
     """
-    check(learning_rate=learning_rate, weight_decay=weight_decay, mask=mask)
-    chain = optax.chain(
-        scale_by_adadiff(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            mu_dtype,
-            amsgrad=amsgrad,
-            nu_dtype=nu_dtype,
-            prev_grad_dtype=prev_grad_dtype,
-        ),
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
+    direction = scale_by_adadiff(
+        b1,
+        b2,
+        eps,
+        eps_root,
+        amsgrad=amsgrad,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+        prev_grad_dtype=prev_grad_dtype,
     )
-    return stable_dtypes(chain)
+    return optimizer(
+        direction, learning_rate=learning_rate, weight_decay=weight_decay, mask=mask
+    )

@@ -1,14 +1,13 @@
 """diffGrad: Adam's step times the friction of a changing gradient."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
 from diffgrad_optax._checks import check
-from diffgrad_optax._dtypes import stable_dtypes
 from diffgrad_optax._moments import scale_by_adam
+from diffgrad_optax._optimizer import Mask, optimizer
 from diffgrad_optax._with_friction import with_friction
 from diffgrad_optax.friction import Friction
 
@@ -71,6 +70,8 @@ def diffgrad(
     *,
     nesterov: bool = False,
     friction: str | Friction = 'dfc',
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    mask: Mask = None,
     nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -141,6 +142,9 @@ def diffgrad(
         ``(grad, prev_grad) -> coefficient`` on one array, called with float32 or
         wider. Static. A callable inside :func:`optax.inject_hyperparams` needs
         ``static_args='friction'``, and a dtype its name (``'bfloat16'``).
+      weight_decay: decoupled decay, a number >= 0 or a schedule; None adds none.
+        Traceable; see :func:`diffgradw`.
+      mask: what decays, as :func:`diffgradw`. Static.
       nu_dtype: dtype of the second moment, real; None is the parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
@@ -178,22 +182,20 @@ def diffgrad(
       Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 11-13
       (moments), 17-19 (friction), 20 (step).
     """
-    check(learning_rate=learning_rate)
-    chain = optax.chain(
-        scale_by_diffgrad(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            mu_dtype,
-            nesterov=nesterov,
-            friction=friction,
-            nu_dtype=nu_dtype,
-            prev_grad_dtype=prev_grad_dtype,
-        ),
-        optax.scale_by_learning_rate(learning_rate),
+    direction = scale_by_diffgrad(
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        nesterov=nesterov,
+        friction=friction,
+        nu_dtype=nu_dtype,
+        prev_grad_dtype=prev_grad_dtype,
     )
-    return stable_dtypes(chain)
+    return optimizer(
+        direction, learning_rate=learning_rate, weight_decay=weight_decay, mask=mask
+    )
 
 
 def diffgradw(
@@ -206,10 +208,10 @@ def diffgradw(
     *,
     nesterov: bool = False,
     friction: str | Friction = 'dfc',
+    weight_decay: optax.ScalarOrSchedule | None = 1e-4,
+    mask: Mask = None,
     nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
-    weight_decay: optax.ScalarOrSchedule = 1e-4,
-    mask: Any | Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The diffGrad optimizer with decoupled weight decay, as AdamW is to Adam.
 
@@ -237,14 +239,15 @@ def diffgradw(
       mu_dtype: as :func:`diffgrad`.
       nesterov: as :func:`diffgrad`.
       friction: as :func:`diffgrad`.
-      nu_dtype: as :func:`diffgrad`.
-      prev_grad_dtype: as :func:`diffgrad`.
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Traceable.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule; None adds none.
+        Traceable.
       mask: a tree of booleans shaped like the parameters or a prefix of them, or
         a function from the parameters to one: where it is false nothing decays.
         None decays everything. Static. A function inside
         :func:`optax.inject_hyperparams` needs ``static_args='mask'``, or it is
         taken for a schedule.
+      nu_dtype: as :func:`diffgrad`.
+      prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation as :func:`diffgrad`'s, whose `update` needs `params`.
@@ -268,20 +271,17 @@ def diffgradw(
       <https://arxiv.org/abs/1711.05101>`_, ICLR 2019; for the rest see
       :func:`diffgrad`.
     """
-    check(learning_rate=learning_rate, weight_decay=weight_decay, mask=mask)
-    chain = optax.chain(
-        scale_by_diffgrad(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            mu_dtype,
-            nesterov=nesterov,
-            friction=friction,
-            nu_dtype=nu_dtype,
-            prev_grad_dtype=prev_grad_dtype,
-        ),
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
+    return diffgrad(
+        learning_rate,
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        nesterov=nesterov,
+        friction=friction,
+        weight_decay=weight_decay,
+        mask=mask,
+        nu_dtype=nu_dtype,
+        prev_grad_dtype=prev_grad_dtype,
     )
-    return stable_dtypes(chain)

@@ -1,6 +1,5 @@
 """MARS: variance reduction by the difference of two gradients."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import check
-from diffgrad_optax._dtypes import scalar, stable_dtypes, storage_dtype
+from diffgrad_optax._dtypes import scalar, storage_dtype
 from diffgrad_optax._frame import framed, zeros_before
 from diffgrad_optax._moments import scale_by_adam
+from diffgrad_optax._optimizer import Mask, optimizer
 
 
 class CorrectByDifferenceState(NamedTuple):
@@ -126,8 +126,8 @@ def mars(
     *,
     gamma: jax.typing.ArrayLike = 0.025,
     max_norm: jax.typing.ArrayLike = 1.0,
-    weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any | Callable[[optax.Params], Any] | None = None,
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    mask: Mask = None,
     mu_dtype: Any = None,
     nu_dtype: Any = None,
     prev_grad_dtype: Any = None,
@@ -202,14 +202,13 @@ def mars(
       Yuan et al., `MARS: Unleashing the Power of Variance Reduction for Training
       Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: MARS-AdamW.
     """
-    check(learning_rate=learning_rate, b2=b2, eps=eps)
-    check(weight_decay=weight_decay, mask=mask)
-    chain = optax.chain(
+    check(b2=b2, eps=eps)
+    return optimizer(
         correct_by_difference(
             gamma, b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype
         ),
         scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        mask=mask,
     )
-    return stable_dtypes(chain)

@@ -45,7 +45,16 @@ import numpy as np
 from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import at_least_float32
 
-__all__ = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5', 'relative_dfc')
+__all__ = (
+    'COEFFICIENTS',
+    'dfc',
+    'dfc1',
+    'dfc2',
+    'dfc3',
+    'dfc4',
+    'dfc5',
+    'relative_dfc',
+)
 
 Friction = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -225,7 +234,8 @@ def _root(x: jax.Array) -> jax.Array:
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
-_BY_NAME: dict[str, Friction] = {
+#: Every coefficient by the name that `friction=` takes.
+COEFFICIENTS: dict[str, Friction] = {
     f.__name__: f for f in (dfc, dfc1, dfc2, dfc3, dfc4, dfc5, relative_dfc)
 }
 
@@ -239,9 +249,10 @@ def resolve(friction: str | Friction) -> Friction:
     """
     if callable(friction):
         return friction
-    if isinstance(friction, str) and friction in _BY_NAME:
-        return _BY_NAME[friction]
+    if isinstance(friction, str) and friction in COEFFICIENTS:
+        return COEFFICIENTS[friction]
     error = ValueError if isinstance(friction, str) else TypeError
     raise error(
-        f'friction must be a callable or one of {", ".join(_BY_NAME)}, got {friction!r}'
+        f'friction must be a callable or one of {", ".join(COEFFICIENTS)}, '
+        f'got {friction!r}'
     )

@@ -52,7 +52,7 @@ ALLOWED: dict[str, st.SearchStrategy[Any]] = {
     'prev_grad_dtype': st.sampled_from(STORAGE),
     'nesterov': st.booleans(),
     'amsgrad': st.booleans(),
-    'friction': st.sampled_from(list(friction._BY_NAME)),
+    'friction': st.sampled_from(list(friction.COEFFICIENTS)),
     'mask': st.sampled_from([None, True, False]),
     'block_size': st.sampled_from([1, 3, 16, 128]),
     'min_size': st.sampled_from([0, 7, 4096]),

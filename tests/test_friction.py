@@ -600,7 +600,8 @@ def test_name_and_function_are_the_same_coefficient(name):
 
 
 def test_every_coefficient_is_public():
-    assert friction.__all__ == NAMES
+    assert tuple(friction.COEFFICIENTS) == NAMES
+    assert friction.__all__ == ('COEFFICIENTS', *NAMES)
 
 
 @pytest.mark.parametrize(

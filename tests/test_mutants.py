@@ -25,7 +25,7 @@ class Mutant(NamedTuple):
 def coefficient(name, function):
     """A coefficient replaced under its name."""
     return Mutant(
-        lambda m: m.setitem(friction._BY_NAME, name, function), {'friction': name}
+        lambda m: m.setitem(friction.COEFFICIENTS, name, function), {'friction': name}
     )
 
 

@@ -97,7 +97,7 @@ SIGNATURES = {
     ),
     **{
         getattr(friction, name): (ARRAYS, {})
-        for name in friction.__all__
+        for name in friction.COEFFICIENTS
         if name != 'relative_dfc'
     },
     friction.relative_dfc: ({**ARRAYS, 'c': 1.0}, {}),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from diffgrad_optax.friction import __all__ as frictions
+from diffgrad_optax.friction import COEFFICIENTS
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.parts import BASES, MODIFIERS, NAMES
@@ -53,7 +53,7 @@ class Settings:
         'and all of it',
     )
     friction: str | None = option(
-        None, f'of an optimizer that has it: {", ".join(frictions)}'
+        None, f'of an optimizer that has it: {", ".join(COEFFICIENTS)}'
     )
     weight_decay: float | None = option(
         None, 'of an optimizer with decoupled decay, else coupled'

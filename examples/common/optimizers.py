@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from diffgrad_optax import quantize_state, with_friction
-from diffgrad_optax.friction import __all__ as frictions
+from diffgrad_optax.friction import COEFFICIENTS
 from examples.common import cli
 from examples.common.cli import MOST, UserError
 from examples.common.observe import observed
@@ -139,9 +139,9 @@ def fill(given: dict[str, Any], modifier: str, value: Any, flag: str) -> None:
 
 def check_value(modifier: str, value: Any, name: str | None = None) -> None:
     """Refuses a value out of range, by the `name` that it was given under."""
-    if modifier == 'friction' and value not in frictions:
+    if modifier == 'friction' and value not in COEFFICIENTS:
         raise UserError(
-            f'friction {value} is unknown: choose from {", ".join(frictions)}'
+            f'friction {value} is unknown: choose from {", ".join(COEFFICIENTS)}'
         )
     allowed = MODIFIERS[modifier].allowed
     if modifier != 'friction' and value is not None and not allowed.holds(value):

@@ -22,7 +22,7 @@ from diffgrad_optax import (
     swats,
     with_friction,
 )
-from diffgrad_optax.friction import __all__ as frictions
+from diffgrad_optax.friction import COEFFICIENTS
 
 Make = Callable[[jax.Array, jax.Array], optax.GradientTransformation]
 
@@ -42,7 +42,7 @@ OPTIMIZERS: dict[str, Make] = {
     'diffgrad': lambda rate, key: diffgrad(rate),
     **{
         f'diffgrad-{name}': with_coefficient(name)
-        for name in frictions
+        for name in COEFFICIENTS
         if name != 'dfc'
     },
     'diffgradw': lambda rate, key: diffgradw(rate),

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from diffgrad_optax.friction import __all__ as frictions
+from diffgrad_optax.friction import COEFFICIENTS
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.parts import BASES, MODIFIERS, NAMES
@@ -67,7 +67,7 @@ class Config:
         f'joined to it by + ({", ".join(MODIFIERS)}), each with =VALUE or without',
     )
     friction: str | None = option(
-        None, f'of an optimizer that has it: {", ".join(frictions)}'
+        None, f'of an optimizer that has it: {", ".join(COEFFICIENTS)}'
     )
     weight_decay: float | None = option(
         None, 'of an optimizer with decoupled decay, else coupled'

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from diffgrad_optax import adadiff, diffgrad, diffrgrad
-from diffgrad_optax.friction import __all__ as frictions
+from diffgrad_optax.friction import COEFFICIENTS
 from examples.common import cli
 from examples.common.cli import UserError, option
 from examples.common.files import check_replaceable, write_atomically
@@ -37,7 +37,7 @@ def make_optimizers(rate: float) -> dict[str, optax.GradientTransformation]:
         'diffgrad': diffgrad(rate, **BETAS),
         **{
             f'diffgrad-{name}': diffgrad(rate, **BETAS, friction=name)
-            for name in frictions
+            for name in COEFFICIENTS
             if name != 'dfc'
         },
         'diffrgrad': diffrgrad(rate, **BETAS),

@@ -75,7 +75,7 @@ def test_every_optimizer_of_the_package_is_compared():
     }
     made = set(re.findall(r'(\w+)\(', inspect.getsource(optimizers)))
     assert functions - parts - {'friction_coefficients'} <= made
-    coefficients = {f'diffgrad-{name}' for name in diffgrad_optax.friction.__all__}
+    coefficients = {f'diffgrad-{name}' for name in diffgrad_optax.friction.COEFFICIENTS}
     assert coefficients - {'diffgrad-dfc'} <= OPTIMIZERS.keys()
 
 
