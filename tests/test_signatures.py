@@ -80,6 +80,7 @@ SIGNATURES = {
             **STORAGE,
         },
     ),
+    package.dequantize_state: ({'opt_state': REQUIRED}, {}),
     package.quantize_state: (
         {'inner': REQUIRED},
         {
