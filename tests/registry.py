@@ -100,7 +100,7 @@ REGISTRY = {
         diffgrad,
         {'learning_rate': 1e-2, 'friction': 'dfc3'},
         stalls='with a mean gradient of 9 the coefficient starts at σ(-9)',
-        like='diffgrad-relative',
+        like='diffgrad',
     ),
     'diffgrad-nesterov-bfloat16': Entry(
         diffgrad,
@@ -117,15 +117,20 @@ REGISTRY = {
     # Inner transformations that return the caller's arrays, that return one array
     # as update and as state, and that branch on their count.
     'with_friction-identity': Entry(with_friction, {'inner': optax.identity()}),
-    'with_friction-sgd': Entry(friction_sgd, {'learning_rate': 1e-3}, with_friction),
+    'with_friction-sgd': Entry(
+        friction_sgd,
+        {'learning_rate': 1e-3},
+        with_friction,
+        like='with_friction-identity',
+    ),
     'with_friction-radam': Entry(
         friction_radam, {'learning_rate': 1e-2}, with_friction, like='diffrgrad'
     ),
     'diffgrad-relative': Entry(
-        diffgrad, {'learning_rate': 1e-2, 'friction': 'relative_dfc'}
+        diffgrad, {'learning_rate': 1e-2, 'friction': 'relative_dfc'}, like='diffgrad'
     ),
     'diffrgrad': Entry(diffrgrad, {'learning_rate': 1e-2}),
-    'adadiff': Entry(adadiff, {'learning_rate': 1e-2}),
+    'adadiff': Entry(adadiff, {'learning_rate': 1e-2}, like='adadiff-amsgrad-bfloat16'),
     'adadiff-amsgrad-bfloat16': Entry(
         adadiff,
         {
@@ -139,14 +144,16 @@ REGISTRY = {
     ),
     'scale_by_adadiff': Entry(scale_by_adadiff, {'b1': 0.8}, like='adadiff'),
     'gradient_dropout': Entry(gradient_dropout, {'keep_prob': 0.9, 'key': 0}),
-    'learning_rate_dropout': Entry(learning_rate_dropout, {'keep_prob': 0.5, 'key': 1}),
-    'swats': Entry(swats, {'learning_rate': 1e-2}),
+    'learning_rate_dropout': Entry(
+        learning_rate_dropout, {'keep_prob': 0.5, 'key': 1}, like='gradient_dropout'
+    ),
+    'swats': Entry(swats, {'learning_rate': 1e-2}, like='swats-switching'),
     # So wide a tolerance switches at the second step.
     'swats-switching': Entry(swats, {'learning_rate': 1e-2, 'switch_tolerance': 1e3}),
     'scale_by_gains': Entry(
         scale_by_gains, {'beta': 0.1}, refuses_complex='its gradients have no sign'
     ),
-    'correct_by_difference': Entry(correct_by_difference, {'gamma': 0.1}),
+    'correct_by_difference': Entry(correct_by_difference, {'gamma': 0.1}, like='mars'),
     'mars': Entry(mars, {'learning_rate': 1e-2}),
     'quantize_state-diffgrad': Entry(
         quantized_diffgrad, {'learning_rate': 1e-2}, quantize_state, rounds=EIGHT_BITS
@@ -159,7 +166,11 @@ REGISTRY = {
         like='quantize_state-diffgrad',
     ),
     'quantize_state-sgd': Entry(
-        quantized_sgd, {'learning_rate': 1e-3}, quantize_state, rounds=EIGHT_BITS
+        quantized_sgd,
+        {'learning_rate': 1e-3},
+        quantize_state,
+        rounds=EIGHT_BITS,
+        like='quantize_state-diffgrad',
     ),
 }
 

@@ -38,7 +38,13 @@ def assert_follows_reference(make, *, friction='dfc', jit=False, **hyperparamete
     assert_all_steps_close(actual, per_array(oracle, grads))
 
 
-@pytest.mark.parametrize('friction', ['dfc', 'dfc3', 'relative_dfc'])
+@pytest.mark.parametrize(
+    'friction',
+    [
+        'dfc',
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ('dfc3', 'relative_dfc')),
+    ],
+)
 @pytest.mark.parametrize('hyperparameters', HYPERPARAMETERS)
 def test_every_step_equals_the_equations(hyperparameters, friction):
     assert_follows_reference(
