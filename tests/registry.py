@@ -176,8 +176,7 @@ REGISTRY = {
 
 
 def cases(names: Iterable[str] = REGISTRY) -> list[Any]:
-    """Entries as parameters of a test: some for every run, some for the weekly one."""
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if REGISTRY[name].like else name
-        for name in names
-    ]
+    """Entries as parameters of a test, in the tier that each belongs to."""
+    tiers = dict.fromkeys(('diffgrad', 'scale_by_gains'), pytest.mark.quick)
+    tiers |= {name: pytest.mark.slow for name in REGISTRY if REGISTRY[name].like}
+    return [pytest.param(name, marks=tiers.get(name, ())) for name in names]

@@ -22,6 +22,8 @@ from diffgrad_optax import (
     with_friction,
 )
 
+pytestmark = pytest.mark.quick
+
 NAMES = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5', 'relative_dfc')
 PER_ELEMENT = ('dfc', 'dfc1', 'dfc2')
 WITH_MEAN = ('dfc3', 'dfc4', 'dfc5')

@@ -8,6 +8,8 @@ import pytest
 import diffgrad_optax as package
 from diffgrad_optax import friction, schedules
 
+pytestmark = pytest.mark.quick
+
 REQUIRED = inspect.Parameter.empty
 ADAM = {'b1': 0.9, 'b2': 0.999, 'eps': 1e-8, 'eps_root': 0.0, 'mu_dtype': None}
 ADADIFF = {**ADAM, 'eps': 0.0, 'eps_root': 1e-8}
