@@ -116,20 +116,22 @@ REGISTRY = {
     'scale_by_diffgrad': Entry(scale_by_diffgrad, {'b1': 0.8}, like='diffgrad'),
     # Inner transformations that return the caller's arrays, that return one array
     # as update and as state, and that branch on their count.
-    'with_friction-identity': Entry(with_friction, {'inner': optax.identity()}),
+    'with_friction-identity': Entry(
+        with_friction, {'inner': optax.identity()}, like='diffgrad'
+    ),
     'with_friction-sgd': Entry(
         friction_sgd,
         {'learning_rate': 1e-3},
         with_friction,
-        like='with_friction-identity',
+        like='diffgrad',
     ),
     'with_friction-radam': Entry(
-        friction_radam, {'learning_rate': 1e-2}, with_friction, like='diffrgrad'
+        friction_radam, {'learning_rate': 1e-2}, with_friction, like='diffgrad'
     ),
     'diffgrad-relative': Entry(
         diffgrad, {'learning_rate': 1e-2, 'friction': 'relative_dfc'}, like='diffgrad'
     ),
-    'diffrgrad': Entry(diffrgrad, {'learning_rate': 1e-2}),
+    'diffrgrad': Entry(diffrgrad, {'learning_rate': 1e-2}, like='diffgrad'),
     'adadiff': Entry(adadiff, {'learning_rate': 1e-2}, like='adadiff-amsgrad-bfloat16'),
     'adadiff-amsgrad-bfloat16': Entry(
         adadiff,

@@ -173,6 +173,7 @@ def test_steps_have_a_derivative_before_and_after_the_first_rectified_one():
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('float32')
 def test_steps_have_a_derivative_when_all_powers_of_b2_are_gone():
     param = jnp.ones(2)
