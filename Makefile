@@ -30,7 +30,7 @@ demo: $(VENV)/ready
 	    --checkpoint-every 6 --out-dir runs/demo
 
 quick: $(VENV)/ready
-	$(BIN)/$(PYTEST) -m 'quick and not slow' tests/test_*.py
+	FAST_COMPILATION=1 $(BIN)/$(PYTEST) -m 'quick and not slow' tests/test_*.py
 
 test: lint types docs pytest
 
@@ -49,7 +49,7 @@ types: $(VENV)/ready
 	$(BIN)/mypy
 
 pytest: $(VENV)/ready
-	$(BIN)/$(PYTEST) -m 'not slow'
+	FAST_COMPILATION=1 $(BIN)/$(PYTEST) -m 'not slow'
 
 docs: $(VENV)/ready
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \

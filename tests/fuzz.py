@@ -112,8 +112,9 @@ def refuses_by_name(wrong: Wrong) -> None:
         state = jax.eval_shape(opt.init, params)
         jax.eval_shape(opt.update, params, state, params)
     except (TypeError, ValueError) as error:
-        # Of a mask whose tree is not the parameters', JAX says where.
-        assert wrong.argument in str(error) or 'prefix pytree' in str(error), error
+        # Of a mask whose tree is not the parameters', JAX says where, or jax 0.7 what.
+        names = (wrong.argument, 'prefix pytree', 'Expected', 'key mismatch')
+        assert any(name in str(error) for name in names), error
 
 
 DEFAULTS = {'learning_rate': 0.1, 'keep_prob': 0.5, 'key': 0, 'inner': optax.identity()}

@@ -100,7 +100,7 @@ REGISTRY = {
         diffgrad,
         {'learning_rate': 1e-2, 'friction': 'dfc3'},
         stalls='with a mean gradient of 9 the coefficient starts at σ(-9)',
-        like='diffgrad-relative',
+        like='diffgrad',
     ),
     'diffgrad-nesterov-bfloat16': Entry(
         diffgrad,
@@ -116,16 +116,23 @@ REGISTRY = {
     'scale_by_diffgrad': Entry(scale_by_diffgrad, {'b1': 0.8}, like='diffgrad'),
     # Inner transformations that return the caller's arrays, that return one array
     # as update and as state, and that branch on their count.
-    'with_friction-identity': Entry(with_friction, {'inner': optax.identity()}),
-    'with_friction-sgd': Entry(friction_sgd, {'learning_rate': 1e-3}, with_friction),
+    'with_friction-identity': Entry(
+        with_friction, {'inner': optax.identity()}, like='diffgrad'
+    ),
+    'with_friction-sgd': Entry(
+        friction_sgd,
+        {'learning_rate': 1e-3},
+        with_friction,
+        like='diffgrad',
+    ),
     'with_friction-radam': Entry(
-        friction_radam, {'learning_rate': 1e-2}, with_friction, like='diffrgrad'
+        friction_radam, {'learning_rate': 1e-2}, with_friction, like='diffgrad'
     ),
     'diffgrad-relative': Entry(
-        diffgrad, {'learning_rate': 1e-2, 'friction': 'relative_dfc'}
+        diffgrad, {'learning_rate': 1e-2, 'friction': 'relative_dfc'}, like='diffgrad'
     ),
-    'diffrgrad': Entry(diffrgrad, {'learning_rate': 1e-2}),
-    'adadiff': Entry(adadiff, {'learning_rate': 1e-2}),
+    'diffrgrad': Entry(diffrgrad, {'learning_rate': 1e-2}, like='diffgrad'),
+    'adadiff': Entry(adadiff, {'learning_rate': 1e-2}, like='adadiff-amsgrad-bfloat16'),
     'adadiff-amsgrad-bfloat16': Entry(
         adadiff,
         {
@@ -139,14 +146,16 @@ REGISTRY = {
     ),
     'scale_by_adadiff': Entry(scale_by_adadiff, {'b1': 0.8}, like='adadiff'),
     'gradient_dropout': Entry(gradient_dropout, {'keep_prob': 0.9, 'key': 0}),
-    'learning_rate_dropout': Entry(learning_rate_dropout, {'keep_prob': 0.5, 'key': 1}),
-    'swats': Entry(swats, {'learning_rate': 1e-2}),
+    'learning_rate_dropout': Entry(
+        learning_rate_dropout, {'keep_prob': 0.5, 'key': 1}, like='gradient_dropout'
+    ),
+    'swats': Entry(swats, {'learning_rate': 1e-2}, like='swats-switching'),
     # So wide a tolerance switches at the second step.
     'swats-switching': Entry(swats, {'learning_rate': 1e-2, 'switch_tolerance': 1e3}),
     'scale_by_gains': Entry(
         scale_by_gains, {'beta': 0.1}, refuses_complex='its gradients have no sign'
     ),
-    'correct_by_difference': Entry(correct_by_difference, {'gamma': 0.1}),
+    'correct_by_difference': Entry(correct_by_difference, {'gamma': 0.1}, like='mars'),
     'mars': Entry(mars, {'learning_rate': 1e-2}),
     'quantize_state-diffgrad': Entry(
         quantized_diffgrad, {'learning_rate': 1e-2}, quantize_state, rounds=EIGHT_BITS
@@ -159,14 +168,17 @@ REGISTRY = {
         like='quantize_state-diffgrad',
     ),
     'quantize_state-sgd': Entry(
-        quantized_sgd, {'learning_rate': 1e-3}, quantize_state, rounds=EIGHT_BITS
+        quantized_sgd,
+        {'learning_rate': 1e-3},
+        quantize_state,
+        rounds=EIGHT_BITS,
+        like='quantize_state-diffgrad',
     ),
 }
 
 
 def cases(names: Iterable[str] = REGISTRY) -> list[Any]:
-    """Entries as parameters of a test: some for every run, some for the weekly one."""
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if REGISTRY[name].like else name
-        for name in names
-    ]
+    """Entries as parameters of a test, in the tier that each belongs to."""
+    tiers = dict.fromkeys(('diffgrad', 'scale_by_gains'), pytest.mark.quick)
+    tiers |= {name: pytest.mark.slow for name in REGISTRY if REGISTRY[name].like}
+    return [pytest.param(name, marks=tiers.get(name, ())) for name in names]

@@ -31,6 +31,8 @@ from diffgrad_optax import (
     with_friction,
 )
 
+pytestmark = pytest.mark.quick
+
 NAN, INF = float('nan'), float('inf')
 
 BELOW_ONE = ('[0, 1)', [1.0, 1, 2.5, -0.1, -1e-300, NAN, INF, -INF, np.float32(1.0)])

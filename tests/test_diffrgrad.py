@@ -38,7 +38,13 @@ def assert_follows_reference(make, *, friction='dfc', jit=False, **hyperparamete
     assert_all_steps_close(actual, per_array(oracle, grads))
 
 
-@pytest.mark.parametrize('friction', ['dfc', 'dfc3', 'relative_dfc'])
+@pytest.mark.parametrize(
+    'friction',
+    [
+        'dfc',
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ('dfc3', 'relative_dfc')),
+    ],
+)
 @pytest.mark.parametrize('hyperparameters', HYPERPARAMETERS)
 def test_every_step_equals_the_equations(hyperparameters, friction):
     assert_follows_reference(
@@ -167,6 +173,7 @@ def test_steps_have_a_derivative_before_and_after_the_first_rectified_one():
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('float32')
 def test_steps_have_a_derivative_when_all_powers_of_b2_are_gone():
     param = jnp.ones(2)

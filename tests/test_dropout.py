@@ -322,7 +322,13 @@ def test_every_step_with_learning_rate_dropout_is_the_kept_part_of_the_equations
 
 @pytest.mark.parametrize(
     ('dtype', 'x64'),
-    [('bfloat16', False), ('float32', False), ('float32', True), ('float64', True)],
+    [
+        ('float32', False),
+        *(
+            pytest.param(*types, marks=pytest.mark.slow)
+            for types in (('bfloat16', False), ('float32', True), ('float64', True))
+        ),
+    ],
 )
 @pytest.mark.parametrize('way', ['eager', 'jit', 'scan', 'vmap'])
 def test_masks_are_the_same_however_they_are_computed(dtype, x64, way):

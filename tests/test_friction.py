@@ -22,6 +22,8 @@ from diffgrad_optax import (
     with_friction,
 )
 
+pytestmark = pytest.mark.quick
+
 NAMES = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5', 'relative_dfc')
 PER_ELEMENT = ('dfc', 'dfc1', 'dfc2')
 WITH_MEAN = ('dfc3', 'dfc4', 'dfc5')
@@ -256,20 +258,27 @@ def test_relative_coefficient_is_the_same_at_every_scale(scale, grad, prev_grad)
     )
 
 
-def coefficients_of_a_run(scale, name, grads, prev_grad_dtype=None):
-    """ξ and the updates of every step of diffgrad on `scale` times `grads`.
-
-    With eps = 0, because ε has the scale of the gradients.
-    """
+@functools.cache
+def compiled(name, prev_grad_dtype):
+    """diffgrad with eps = 0, because ε has the scale of the gradients, and its ξ."""
     optimizer = diffgrad(0.1, eps=0.0, friction=name, prev_grad_dtype=prev_grad_dtype)
-    state = optimizer.init(jax.tree.map(jnp.zeros_like, grads[0]))
+    coefficients = jax.jit(
+        lambda grads, state: friction_coefficients(grads, state, name)
+    )
+    return optimizer.init, jax.jit(optimizer.update), coefficients
+
+
+def coefficients_of_a_run(scale, name, grads, prev_grad_dtype=None):
+    """ξ and the updates of every step of diffgrad on `scale` times `grads`."""
+    init, update, coefficients = compiled(name, prev_grad_dtype)
+    state = init(jax.tree.map(jnp.zeros_like, grads[0]))
     ξs, all_updates = [], []
     for step_grads in grads:
         scaled = jax.tree.map(
             lambda g: jnp.asarray(g * g.dtype.type(scale)), step_grads
         )
-        ξs.append(friction_coefficients(scaled, state, name))
-        updates, state = optimizer.update(scaled, state)
+        ξs.append(coefficients(scaled, state))
+        updates, state = update(scaled, state)
         all_updates.append(updates)
     return ξs, all_updates
 

@@ -13,6 +13,8 @@ import diffgrad_optax._diffgrad as diffgrad_module
 import diffgrad_optax._frame as frame_module
 from diffgrad_optax import diffgradw, friction, scale_by_diffgrad, with_friction
 
+pytestmark = pytest.mark.quick
+
 SCALE_BY_ADAM = optax.scale_by_adam
 WITH_FRICTION = with_friction
 

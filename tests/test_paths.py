@@ -9,6 +9,8 @@ import pytest
 
 from diffgrad_optax._paths import split_paths
 
+pytestmark = pytest.mark.quick
+
 
 class Layer(NamedTuple):
     w: Any

@@ -10,6 +10,8 @@ import references
 from recorded import record_ports
 from recorded.record_ports import B1, B2, DECAYS, GRADS, OPTIMIZERS, expected
 
+pytestmark = pytest.mark.quick
+
 TESTS = Path(__file__).parent
 
 

@@ -90,7 +90,15 @@ def mistaken(name, **arguments):
 
 @pytest.mark.filterwarnings('ignore')  # Some are deprecated.
 @pytest.mark.usefixtures('float32')
-@pytest.mark.parametrize('name', MAKERS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        name
+        if name in {'adam', 'yogi', *MISTAKEN}
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in MAKERS
+    ],
+)
 def test_names_are_those_of_what_is_never_negative(name):
     assert mistaken(name) == MISTAKEN.get(name, set())
 

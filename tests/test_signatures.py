@@ -8,21 +8,28 @@ import pytest
 import diffgrad_optax as package
 from diffgrad_optax import friction, schedules
 
+pytestmark = pytest.mark.quick
+
 REQUIRED = inspect.Parameter.empty
 ADAM = {'b1': 0.9, 'b2': 0.999, 'eps': 1e-8, 'eps_root': 0.0, 'mu_dtype': None}
-ADADIFF = {**ADAM, 'eps': 0.0, 'eps_root': 1e-8}
+ADADIFF = {'b1': 0.9, 'b2': 0.999, 'eps': 0.0, 'eps_root': 1e-8}
+DECAY = {'weight_decay': None, 'mask': None}
 STORAGE = {'nu_dtype': None, 'prev_grad_dtype': None}
-DIFFGRAD = {'nesterov': False, 'friction': 'dfc', **STORAGE}
+ALL_STORAGE = {'mu_dtype': None, **STORAGE}
+FRICTION = {'nesterov': False, 'friction': 'dfc'}
 ARRAYS = {'grad': REQUIRED, 'prev_grad': REQUIRED}
 KEEP = {'keep_prob': REQUIRED, 'key': REQUIRED}
 
 # Arguments that may be given by position, and those that may not.
 SIGNATURES = {
-    package.scale_by_diffgrad: (ADAM, DIFFGRAD),
-    package.diffgrad: ({'learning_rate': REQUIRED, **ADAM}, DIFFGRAD),
+    package.scale_by_diffgrad: (ADAM, {**FRICTION, **STORAGE}),
+    package.diffgrad: (
+        {'learning_rate': REQUIRED, **ADAM},
+        {**FRICTION, **DECAY, **STORAGE},
+    ),
     package.diffgradw: (
         {'learning_rate': REQUIRED, **ADAM},
-        {**DIFFGRAD, 'weight_decay': 1e-4, 'mask': None},
+        {**FRICTION, **DECAY, 'weight_decay': 1e-4, **STORAGE},
     ),
     package.with_friction: (
         {'inner': REQUIRED, 'friction': 'dfc'},
@@ -41,17 +48,12 @@ SIGNATURES = {
             'eps_root': 0.0,
             'threshold': 5.0,
         },
-        {'nesterov': False, 'friction': 'dfc', 'mu_dtype': None, **STORAGE},
+        {**FRICTION, **DECAY, **ALL_STORAGE},
     ),
-    package.scale_by_adadiff: (ADADIFF, {'amsgrad': False, **STORAGE}),
+    package.scale_by_adadiff: (ADADIFF, {'amsgrad': False, **ALL_STORAGE}),
     package.adadiff: (
         {'learning_rate': REQUIRED, **ADADIFF},
-        {
-            'amsgrad': False,
-            **STORAGE,
-            'weight_decay': 0.0,
-            'mask': None,
-        },
+        {'amsgrad': False, **DECAY, **ALL_STORAGE},
     ),
     package.gradient_dropout: (KEEP, {}),
     package.learning_rate_dropout: (KEEP, {}),
@@ -74,12 +76,11 @@ SIGNATURES = {
         {
             'gamma': 0.025,
             'max_norm': 1.0,
-            'weight_decay': 0.0,
-            'mask': None,
-            'mu_dtype': None,
-            **STORAGE,
+            **DECAY,
+            **ALL_STORAGE,
         },
     ),
+    package.dequantize_state: ({'opt_state': REQUIRED}, {}),
     package.quantize_state: (
         {'inner': REQUIRED},
         {

@@ -68,7 +68,9 @@ def with_dtypes(state, dtypes):
     )
 
 
-@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize(
+    'dtype', [DTYPES[0], *(pytest.param(d, marks=pytest.mark.slow) for d in DTYPES[1:])]
+)
 @pytest.mark.parametrize('name', OPTIMIZERS)
 @pytest.mark.parametrize('argument', ['mu_dtype', 'nu_dtype', 'prev_grad_dtype'])
 def test_a_step_is_float32s_from_the_stored_state_to_the_stored_state(

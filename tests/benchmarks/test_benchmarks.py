@@ -52,6 +52,7 @@ def user_defaults():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('tree', 'arrays', 'numbers'),
     [
@@ -69,6 +70,7 @@ def test_trees_have_the_sizes_that_are_claimed(tree, arrays, numbers):
     assert trees.nbytes(trees.cast(shapes, jnp.bfloat16)) == 2 * numbers
 
 
+@pytest.mark.slow
 def test_the_packages_tests_know_the_shapes_of_the_network():
     network = jax.tree.leaves(trees.resnet50())
     shapes, known = ([leaf.shape for leaf in x] for x in (network, resnet50()))
@@ -86,6 +88,7 @@ def test_naive_composition_is_diffgrad():
     np.testing.assert_allclose(*updates, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_materialized_gradient_is_not_fused_with_the_update():
     tree = jax.ShapeDtypeStruct((256, 256), jnp.float32)
     step = lower_step(diffgrad(0.1), GRADIENTS['materialized'], tree, factors(tree))
@@ -167,6 +170,7 @@ def rows_for_this_machine():
     )
 
 
+@pytest.mark.slow
 def test_compiled_updates_are_counted_without_their_gradient():
     rows = {(row['name'], row['gradient']): row for row in rows_for_this_machine()}
     numbers = 256 * 128
@@ -206,6 +210,7 @@ def test_the_table_of_compiled_updates_compares_with_adam():
     assert temporary == '8.0'
 
 
+@pytest.mark.slow
 def test_a_compiled_tree_leaves_its_record(tmp_path, monkeypatch, capsys):
     def here():
         return lambda function, *args: function.lower(*args).compile()
@@ -351,6 +356,7 @@ def test_the_elementwise_gradient_can_be_left_out(tmp_path, monkeypatch):
     assert gradients == [('materialized', 'elementwise'), ('materialized',)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('gradient', GRADIENTS.values())
 def test_a_program_of_three_updates_is_three_programs_of_one(gradient):
     optimizer, tree = diffgrad(0.1), trees.smoke()
@@ -366,6 +372,7 @@ def test_a_program_of_three_updates_is_three_programs_of_one(gradient):
     chex.assert_trees_all_close(after(3, 1), after(1, 3), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_program_of_three_updates_makes_three_gradients():
     tree = trees.smoke()
     step = jax_arms.make_step(optax.sgd(0.1), GRADIENTS['materialized'], 3)
@@ -382,6 +389,7 @@ def test_an_update_moves_parameter_gradient_and_state():
     assert moved == {'in memory': 36, 'materialized': 36, 'elementwise': 32}
 
 
+@pytest.mark.slow
 def test_a_copy_is_in_place_and_counts_what_is_read_and_what_is_written(
     tmp_path, monkeypatch
 ):
@@ -434,6 +442,7 @@ def test_what_the_benchmarks_do_not_know_is_refused(tmp_path, monkeypatch):
             main(out_dir)
 
 
+@pytest.mark.slow
 def test_a_training_step_computes_three_times_what_the_network_does(monkeypatch):
     work = throughput.Workload(2, 1, 4, 'float32')
     monkeypatch.setattr(throughput, 'OPTIMIZERS', {})
@@ -444,6 +453,7 @@ def test_a_training_step_computes_three_times_what_the_network_does(monkeypatch)
     assert measured['flops_per_image'] == 3 * throughput.forward_flops(4)
 
 
+@pytest.mark.slow
 def test_the_published_tables_of_memory_are_those_of_the_arrays():
     root = pathlib.Path(__file__).parents[2]
     command = [sys.executable, '-m', 'benchmarks.memory']
@@ -479,6 +489,7 @@ def test_what_fails_in_pytorch_is_left_out_and_said(monkeypatch):
     assert said[0].startswith('left out bad: ZeroDivisionError')
 
 
+@pytest.mark.slow
 def test_the_second_call_of_a_training_step_compiles_nothing():
     work = throughput.Workload(2, 1, 2, 'float32')
     of = throughput.example(throughput.random_images(2), work)
@@ -490,6 +501,7 @@ def test_the_second_call_of_a_training_step_compiles_nothing():
         assert apply_gradient._cache_size() == compiled
 
 
+@pytest.mark.slow
 def test_a_training_step_that_fails_leaves_the_others():
     def fail():
         raise ZeroDivisionError
@@ -514,6 +526,7 @@ def test_a_training_step_that_fails_leaves_the_others():
     ]
 
 
+@pytest.mark.slow
 def test_the_step_in_one_graph_is_timed_beside_the_examples_own(monkeypatch):
     work = throughput.Workload(2, 2, 2, 'float32')
     monkeypatch.setattr(throughput, 'torch_arm', lambda *_: None)
@@ -536,6 +549,7 @@ def test_the_step_in_one_graph_is_timed_beside_the_examples_own(monkeypatch):
     chex.assert_trees_all_equal(*states)
 
 
+@pytest.mark.slow
 def test_the_step_in_one_graph_is_compiled_with_its_options(monkeypatch):
     monkeypatch.setattr(throughput, 'ONE_GRAPH', {'xla_no_such_option': 1})
     work = throughput.Workload(2, 2, 2, 'float32')
@@ -589,6 +603,7 @@ def result_table(path):
     return update_table(json.loads(path.read_text()))
 
 
+@pytest.mark.slow
 def test_smoke_run_leaves_a_result_and_a_second_call_nothing_to_do(tmp_path, capfd):
     name = 'update-resnet50-bfloat16'
     arguments = ['--smoke', '--out-dir', str(tmp_path), name]
@@ -615,6 +630,7 @@ def test_smoke_run_leaves_a_result_and_a_second_call_nothing_to_do(tmp_path, cap
     assert 'left: nothing' in said
 
 
+@pytest.mark.slow
 def test_the_costs_of_optimizers_leave_their_record(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         update,
@@ -677,6 +693,7 @@ def test_without_a_gpu_it_refuses(monkeypatch):
         gpu.main([])
 
 
+@pytest.mark.slow
 def test_no_job_imports_what_only_downloads_need():
     absent = dict.fromkeys(('pooch', 'requests'))
     modules = sorted({job.command[0] for job in gpu.JOBS})
@@ -698,6 +715,7 @@ def two_tests(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_tests_that_fail_on_a_device_are_part_of_its_result(two_tests, capsys):
     correctness.main(['--workers', '1', '--out-dir', str(two_tests / 'out')])
     result = json.loads((two_tests / 'out/correctness.json').read_text())
@@ -710,6 +728,7 @@ def test_tests_that_fail_on_a_device_are_part_of_its_result(two_tests, capsys):
     assert f'- `{file}::test_bad`: AssertionError: an error' in table
 
 
+@pytest.mark.slow
 def test_a_plugin_that_bears_no_workers_is_left_out(two_tests, monkeypatch):
     code = 'def pytest_configure():\n    raise RuntimeWarning\n'
     (two_tests / 'benchmark.py').write_text(code)

@@ -151,6 +151,7 @@ PACKAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PACKAGE)
 def test_names_are_the_packages_own_optimizers(name):
     assert_same(name, PACKAGE[name])
@@ -233,6 +234,7 @@ def test_order_of_the_modifiers_does_not_matter():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('base', BASES)
 def test_every_base_steps_with_every_modifier_that_it_takes(base):
     for modifier in MODIFIERS:

@@ -64,6 +64,7 @@ def test_files_of_others_are_not_written_over(name, text, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {name, 'lock'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('main', 'arguments', 'other', 'name'),
     [
@@ -200,7 +201,7 @@ def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path):
 
 
 def test_text_files_are_opened_as_utf_8():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for file in (*root.glob('examples/**/*.py'), *root.glob('benchmarks/**/*.py')):
         for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
             if isinstance(node, ast.Call) and re.search(
@@ -247,7 +248,7 @@ def test_a_url_is_no_path(url):
 
 
 def test_every_flag_that_is_a_path_is_read_as_one():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for file in (*root.glob('examples/**/*.py'), *root.glob('benchmarks/**/*.py')):
         assert 'type=Path' not in file.read_text(encoding='utf-8'), file
 

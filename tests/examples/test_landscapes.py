@@ -25,6 +25,7 @@ RECORD = json.loads((DOCS / 'results/landscapes.json').read_text())
 every_function = pytest.mark.parametrize('function', FUNCTIONS.values(), ids=FUNCTIONS)
 
 
+@pytest.mark.slow
 @every_function
 def test_minima_are_flat_and_nothing_beside_them_or_on_a_grid_is_lower(function):
     angles = np.linspace(0, 2 * np.pi, 100)
@@ -74,7 +75,7 @@ def test_every_optimizer_of_the_package_is_compared():
         if inspect.isfunction(getattr(diffgrad_optax, name))
     }
     made = set(re.findall(r'(\w+)\(', inspect.getsource(optimizers)))
-    assert functions - parts - {'friction_coefficients'} <= made
+    assert functions - parts - {'dequantize_state', 'friction_coefficients'} <= made
     coefficients = {f'diffgrad-{name}' for name in diffgrad_optax.friction.COEFFICIENTS}
     assert coefficients - {'diffgrad-dfc'} <= OPTIMIZERS.keys()
 
@@ -88,6 +89,7 @@ def test_both_halves_of_the_starts_are_in_every_part_of_the_box(first):
     assert cells == {(i, j) for i in range(4) for j in range(4)}
 
 
+@pytest.mark.slow
 def test_a_path_is_that_of_a_plain_loop():
     function, place = FUNCTIONS['beale'], RATES.index(0.1)
     runs = search.run(function, OPTIMIZERS['diffgrad'], 2, 1, 6)
@@ -148,6 +150,7 @@ def test_the_committed_search_is_the_one_that_is_declared():
         assert of['adam-half']['rate'] == of['diffgrad']['rate']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['adam-half', 'adam+lr_dropout'])
 def test_the_committed_numbers_are_those_of_the_search(name):
     committed, count = RECORD['functions']['quadratic'][name], RECORD['starts']

@@ -89,6 +89,7 @@ def test_another_folder_is_refused_and_kept(tmp_path):
     assert (folder / 'thesis.tex').read_text() == 'all of it'
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_of_the_landscapes_goes_on(tmp_path, monkeypatch):
     searched, whole = [], run.run
 
