@@ -9,9 +9,12 @@ import pytest
 from problems import gradient_trajectory, initial_params
 
 from diffgrad_optax import (
+    adadiff,
     diffgrad,
     diffgradw,
+    diffrgrad,
     friction_coefficients,
+    mars,
     scale_by_diffgrad,
     with_friction,
 )
@@ -309,3 +312,16 @@ def test_a_callable_mask_needs_static_args_under_inject_hyperparams():
     params = jnp.ones(2)
     updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
     np.testing.assert_allclose(updates, -0.05)
+
+
+@pytest.mark.parametrize('make', [diffgrad, diffrgrad, adadiff, mars, diffgradw])
+def test_a_weight_decay_of_none_adds_no_link_and_needs_no_parameters(make):
+    grads, params = problem()
+    bare, zero = (make(0.1, weight_decay=decay) for decay in (None, 0.0))
+    state = bare.init(params)
+    assert len(zero.init(params)) == len(state) + 1
+    updates, _ = bare.update(grads[0], state)
+    expected, _ = zero.update(grads[0], zero.init(params), params)
+    chex.assert_trees_all_equal(updates, expected)
+    with pytest.raises(ValueError, match='mask needs a weight_decay, got mask='):
+        make(0.1, weight_decay=None, mask={'w': True})
