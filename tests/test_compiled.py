@@ -11,7 +11,6 @@ import pytest
 from jax import lax
 
 from diffgrad_optax import (
-    _codes,
     adadiff,
     diffgrad,
     diffgradw,
@@ -21,6 +20,7 @@ from diffgrad_optax import (
     scale_by_gains,
     with_friction,
 )
+from diffgrad_optax._quantize import dither
 
 pytestmark = pytest.mark.usefixtures('float32')
 
@@ -196,9 +196,9 @@ def test_parameters_of_one_shape_do_not_share_it(monkeypatch):
     """XLA for a GPU would compute it once, and join the updates of all of them."""
     made = []
     monkeypatch.setattr(
-        _codes,
-        'hashes',
-        lambda *args, of=_codes.hashes: made.append(of(*args)) or made[-1],
+        dither,
+        'hash_places',
+        lambda *args, of=dither.hash_places: made.append(of(*args)) or made[-1],
     )
     params = [jnp.ones((32, 128))] * 3
     optimizer = quantize_state(diffgrad(1e-3))

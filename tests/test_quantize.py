@@ -17,7 +17,6 @@ import pytest
 import references
 from problems import resnet50
 
-import diffgrad_optax._codes as module
 from diffgrad_optax import (
     dequantize_state,
     diffgrad,
@@ -26,6 +25,8 @@ from diffgrad_optax import (
     scale_by_diffgrad,
     with_friction,
 )
+from diffgrad_optax._quantize import codes as coding
+from diffgrad_optax._quantize import dither
 
 ROOT = Path(__file__).parent.parent
 BLOCK = 16
@@ -40,9 +41,9 @@ steps = st.integers(0, 2**31 - 1)
 
 
 def codes_and_scale(x, kind, count):
-    scale = module.largest(x, BLOCK, DTYPES[kind])
-    r = module.thresholds(module.hashes(x, 1), 2, count)
-    return module.encode(x, scale, r, DTYPES[kind]), scale
+    scale = coding.block_scales(x, BLOCK, DTYPES[kind])
+    r = dither.thresholds(dither.hash_places(x, 1), 2, count)
+    return coding.encode(x, scale, r, DTYPES[kind]), scale
 
 
 compiled_codes_and_scale = jax.jit(codes_and_scale, static_argnums=1)
@@ -50,12 +51,12 @@ compiled_codes_and_scale = jax.jit(codes_and_scale, static_argnums=1)
 
 def encode(x, kind, count=0):
     """Codes and scale; a mutant's are not compiled, or JAX would keep another's."""
-    real = (module.encode, module.thresholds) == (ENCODE, THRESHOLDS)
+    real = (coding.encode, dither.thresholds) == (ENCODE, THRESHOLDS)
     make = compiled_codes_and_scale if real else codes_and_scale
     return make(jnp.asarray(x, jnp.float32), kind, jnp.int32(count))
 
 
-ENCODE, THRESHOLDS = module.encode, module.thresholds
+ENCODE, THRESHOLDS = coding.encode, dither.thresholds
 
 
 def an_array(row, kind):
@@ -75,7 +76,7 @@ def normal(shape, seed=0):
 
 def assert_codes_are_those_of_the_equations(x, kind, count=0):
     codes, scale = map(np.asarray, encode(x, kind, count))
-    decoded = np.asarray(module.decode(jnp.asarray(codes), jnp.asarray(scale)))
+    decoded = np.asarray(coding.decode(jnp.asarray(codes), jnp.asarray(scale)))
     assert codes.shape == x.shape
     assert scale.shape == (*x.shape[:-1], x.shape[-1] // BLOCK)
     top = TOPS[kind]
@@ -112,7 +113,7 @@ def assert_error_is_bounded(kind):
     bound = {'signed': 1 / 63, 'nonnegative': 1 / 127}[kind]
     worst = 0.0
     for count in range(20):
-        decoded = np.asarray(module.decode(*encode(x, kind, count)))
+        decoded = np.asarray(coding.decode(*encode(x, kind, count)))
         assert np.all(decoded * x >= 0.0)
         worst = max(worst, np.abs(root(decoded) - root(x)).max())
     # And the bound is no larger than it must be.
@@ -143,7 +144,7 @@ def assert_codes_stay(kind):
     codes = jnp.asarray(codes, DTYPES[kind])
     for seed, count in enumerate((0, 1, 7, 1000, 2**31 - 1)):
         scale = jnp.abs(jnp.asarray(normal((len(codes), 1), seed)))
-        again = encode(module.decode(codes, scale), kind, count)
+        again = encode(coding.decode(codes, scale), kind, count)
         chex.assert_trees_all_equal(again, (codes, scale))
 
 
@@ -179,7 +180,7 @@ def assert_rounding_is_fair(kind):
     mean = np.zeros(x.shape)
     for count in range(400):
         codes, scale = encode(x, kind, count)
-        seen = module.decode(codes, scale) if kind == 'signed' else codes
+        seen = coding.decode(codes, scale) if kind == 'signed' else codes
         mean += np.asarray(seen, float) / 400
     # Of the gap between two codes; random numbers would leave a twentieth.
     np.testing.assert_array_less(np.abs(mean - expected), 0.012 * gap)
@@ -196,8 +197,8 @@ def correlation(x, y):
 
 def test_thresholds_of_places_arrays_and_parameters_are_unlike_each_other():
     shape = (64, 128)
-    first, other = (module.hashes(jnp.zeros(shape), index) for index in (0, 1))
-    r = np.asarray(module.thresholds(first, 0, 0))
+    first, other = (dither.hash_places(jnp.zeros(shape), index) for index in (0, 1))
+    r = np.asarray(dither.thresholds(first, 0, 0))
     counted, _ = np.histogram(r, 16, (0, 1))
     # Chance would give 512 ± 22.
     assert np.abs(counted - r.size / 16).max() < 75
@@ -205,20 +206,20 @@ def test_thresholds_of_places_arrays_and_parameters_are_unlike_each_other():
         rows, columns = neighbour.shape
         assert correlation(r[:rows, :columns], neighbour) < 0.05
     for hashes, index in ((first, 1), (first, 2), (other, 0), (other, 1)):
-        assert correlation(r, module.thresholds(hashes, index, 0)) < 0.05
+        assert correlation(r, dither.thresholds(hashes, index, 0)) < 0.05
 
 
 def test_thresholds_turn_by_the_golden_ratio():
-    hashes = module.hashes(jnp.zeros((8, 128)), 0)
-    r = [np.asarray(module.thresholds(hashes, 3, count)) for count in (7, 8)]
+    hashes = dither.hash_places(jnp.zeros((8, 128)), 0)
+    r = [np.asarray(dither.thresholds(hashes, 3, count)) for count in (7, 8)]
     turn = (r[1] - r[0]) % 1.0
     np.testing.assert_allclose(turn, (5**0.5 - 1) / 2, atol=2.0**-20)
 
 
 def test_thresholds_are_unlike_those_at_any_distance():
-    hashes = module.hashes(jnp.zeros((512, 512)), 0)
+    hashes = dither.hash_places(jnp.zeros((512, 512)), 0)
     for field in range(4):
-        r = np.asarray(module.thresholds(hashes, field, 0)) - 0.5
+        r = np.asarray(dither.thresholds(hashes, field, 0)) - 0.5
         power = np.abs(np.fft.rfft2(r)) ** 2
         beside = np.fft.irfft2(power) / np.sum(r * r)
         # Among so many distances chance would leave one of 5 standard deviations.
@@ -232,7 +233,7 @@ def assert_positive_stays_positive():
     for factor in (1.0, 1e6):
         # Numbers whose part of the largest is below float32's normal ones, too.
         x[:, 0] *= factor
-        decoded = module.decode(*encode(np.where(x < 1, x * 1e-13, x), 'nonnegative'))
+        decoded = coding.decode(*encode(np.where(x < 1, x * 1e-13, x), 'nonnegative'))
         np.testing.assert_array_equal(decoded > 0, x > 0)
 
 
@@ -251,7 +252,7 @@ def test_a_positive_second_moment_is_never_stored_as_zero():
 def test_a_block_with_a_number_it_cannot_hold_is_not_finite(kind, bad):
     x = np.abs(normal((1, 3 * BLOCK)))
     x[0, BLOCK + 3] = bad
-    decoded = module.decode(*encode(x, kind))
+    decoded = coding.decode(*encode(x, kind))
     spoilt = np.arange(3 * BLOCK) // BLOCK == 1
     np.testing.assert_array_equal(np.isfinite(decoded[0]), ~spoilt)
 
@@ -262,7 +263,7 @@ def test_nan_spoils_a_block_of_any_size(kind, block):
     """XLA:CPU overlooks it in a long row of floats, and in a large array."""
     x = np.abs(normal((8, 2 * block)))
     x[:, block + 3] = np.nan
-    scale = module.largest(jnp.asarray(x), block, DTYPES[kind])
+    scale = coding.block_scales(jnp.asarray(x), block, DTYPES[kind])
     np.testing.assert_array_equal(np.isnan(scale), [[False, True]] * 8)
 
 
@@ -279,8 +280,8 @@ def test_nan_in_a_gradient_spoils_its_block_of_every_array():
 
 def test_a_number_rounded_above_its_scale_has_the_largest_code():
     x = jnp.asarray([[0.5, 1.0, -1.0, *[0.25] * (BLOCK - 3)]])
-    scale = 0.9 * module.largest(x, BLOCK, jnp.int8)
-    codes = module.encode(x, scale, jnp.full(x.shape, 0.5), jnp.int8)
+    scale = 0.9 * coding.block_scales(x, BLOCK, jnp.int8)
+    codes = coding.encode(x, scale, jnp.full(x.shape, 0.5), jnp.int8)
     assert [int(code) for code in codes[0, 1:3]] == [127, -127]
 
 
@@ -290,19 +291,19 @@ def test_codes_of_a_large_array_are_those_of_its_rows(kind):
     x = normal((512, 1024))
     x = jnp.asarray(np.abs(x) if kind == 'nonnegative' else x)
     r = jax.random.uniform(jax.random.key(0), x.shape, jnp.float32, 2.0**-23)
-    scale = module.largest(x, 128, DTYPES[kind])
-    codes = module.encode(x, scale, r, DTYPES[kind])
-    decoded = module.decode(codes, scale)
+    scale = coding.block_scales(x, 128, DTYPES[kind])
+    codes = coding.encode(x, scale, r, DTYPES[kind])
+    decoded = coding.decode(codes, scale)
     assert len(np.unique(codes)) > 100
     for i in range(0, 512, 64):
         row = slice(i, i + 1)
-        alone = module.encode(x[row], scale[row], r[row], DTYPES[kind])
+        alone = coding.encode(x[row], scale[row], r[row], DTYPES[kind])
         chex.assert_trees_all_equal(
             (scale[row], codes[row], decoded[row]),
             (
-                module.largest(x[row], 128, DTYPES[kind]),
+                coding.block_scales(x[row], 128, DTYPES[kind]),
                 alone,
-                module.decode(alone, scale[row]),
+                coding.decode(alone, scale[row]),
             ),
         )
 
@@ -310,7 +311,7 @@ def test_codes_of_a_large_array_are_those_of_its_rows(kind):
 @kinds
 def test_a_block_with_infinity_is_nan_as_a_whole(kind):
     x = jnp.ones((1, 3 * BLOCK), jnp.float32).at[0, BLOCK].set(jnp.inf)
-    decoded = np.asarray(module.decode(*encode(x, kind, 1)))[0]
+    decoded = np.asarray(coding.decode(*encode(x, kind, 1)))[0]
     spoilt = np.arange(3 * BLOCK) // BLOCK == 1
     np.testing.assert_array_equal(np.isnan(decoded), spoilt)
 
@@ -319,7 +320,7 @@ def test_a_block_with_infinity_is_nan_as_a_whole(kind):
 def test_codes_come_from_a_choice_of_integers(kind):
     # Bits of a float that are stored as a byte may be taken for the float: see _whole.
     x = jnp.ones((1, BLOCK), jnp.float32)
-    program = module.encode.lower(x, x[:, :1], x, DTYPES[kind]).compile().as_text()
+    program = coding.encode.lower(x, x[:, :1], x, DTYPES[kind]).compile().as_text()
     byte = {'signed': 's8', 'nonnegative': 'u8'}[kind]
     (made,) = re.findall(rf'= {byte}\[\S+ convert\((\S+)\)', program)
     assert re.search(rf'{re.escape(made)} = s32\[\S+ select\(', program)
@@ -337,7 +338,7 @@ def test_codes_are_the_same_at_the_ends_of_float32s_range(kind, end):
 @kinds
 def test_numbers_below_float32s_normal_ones_are_finite(kind):
     for x in (np.zeros((1, BLOCK)), np.full((1, BLOCK), 1e-40)):
-        chex.assert_tree_all_finite(module.decode(*encode(x, kind)))
+        chex.assert_tree_all_finite(coding.decode(*encode(x, kind)))
 
 
 # Mutants of the code: each claim fails for one.
@@ -345,7 +346,7 @@ def test_numbers_below_float32s_normal_ones_are_finite(kind):
 
 def threshold(monkeypatch, r):
     monkeypatch.setattr(
-        module,
+        dither,
         'thresholds',
         lambda hashes, index, count: jnp.full(hashes.shape, r, jnp.float32),
     )
@@ -355,21 +356,21 @@ def not_companded(monkeypatch):
     def decode(codes, scale):
         top = np.iinfo(codes.dtype).max
         s = codes / top
-        return (s * s if top == 255 else s) * module._spread(scale, codes.shape)
+        return (s * s if top == 255 else s) * coding._spread(scale, codes.shape)
 
-    monkeypatch.setattr(module, 'decode', decode)
+    monkeypatch.setattr(coding, 'decode', decode)
 
 
 def zero_allowed(monkeypatch):
-    monkeypatch.setattr(module, 'encode', ENCODE.__wrapped__)
+    monkeypatch.setattr(coding, 'encode', ENCODE.__wrapped__)
     monkeypatch.setattr(jnp, 'maximum', lambda x, y: x)
 
 
 def along_the_first_axis(monkeypatch):
     def encode(x, scale, r, dtype):
-        return ENCODE(x.T, module.largest(x.T, BLOCK, dtype), r.T, dtype).T
+        return ENCODE(x.T, coding.block_scales(x.T, BLOCK, dtype), r.T, dtype).T
 
-    monkeypatch.setattr(module, 'encode', encode)
+    monkeypatch.setattr(coding, 'encode', encode)
 
 
 @kinds
@@ -405,8 +406,8 @@ def test_codes_stay_at_the_thresholds_next_to_zero_and_one(kind, r, monkeypatch)
 @pytest.mark.parametrize('r', [2.0**-23, 1 - 2.0**-23])
 def test_codes_move_for_thresholds_that_are_not_kept_clear(kind, r, monkeypatch):
     threshold(monkeypatch, r)
-    monkeypatch.setattr(module, 'encode', ENCODE.__wrapped__)
-    monkeypatch.setattr(module, '_CLEARANCE', 0.0)
+    monkeypatch.setattr(coding, 'encode', ENCODE.__wrapped__)
+    monkeypatch.setattr(dither, '_CLEARANCE', 0.0)
     with pytest.raises(AssertionError):
         assert_codes_stay(kind)
 
@@ -690,7 +691,7 @@ def test_small_moments_do_not_shrink_with_thresholds_of_11_bits(kind, monkeypatc
         r = THRESHOLDS(hashes, field, count)
         return (jnp.floor(2**11 * r) + 0.5) / 2**11
 
-    monkeypatch.setattr(module, 'thresholds', coarse)
+    monkeypatch.setattr(dither, 'thresholds', coarse)
     with pytest.raises(AssertionError):
         assert_moments_shrink(kind)
 

@@ -1,47 +1,25 @@
-"""Optimizer state in 8 bits, around any optax transformation."""
+"""`quantize_state`: the state of any optax transformation in 8 bits."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
-from jax import lax
 
-from diffgrad_optax import _blocks, _codes
 from diffgrad_optax._checks import check
-from diffgrad_optax._dtypes import stable_dtypes, widened
-from diffgrad_optax._fit import (
-    as_arrays,
-    check_fields,
-    check_scales,
-    check_shape,
-    check_state,
-    leaves_of,
-)
+from diffgrad_optax._dtypes import stable_dtypes
+from diffgrad_optax._fit import as_arrays, check_fields, check_state
 from diffgrad_optax._frame import following_params
 from diffgrad_optax._params import check_one_set
-from diffgrad_optax._paths import arrays_beside, split_paths
-
-# Fields of optax's and of this package's states that hold no negative numbers.
-_NONNEGATIVE = (
-    *('nu', 'nu_max', 'n', 'exp_avg_sq', 'sum_of_squares', 'grad_sum_sq'),
-    *('e_g', 'e_x', 'step_sizes', 'gains'),
+from diffgrad_optax._quantize.plan import (
+    EXACT,
+    NONNEGATIVE,
+    Code,
+    Rules,
+    field_names,
+    make_plan,
 )
-# Fields in which optax keeps copies of parameters, or what it takes differences of.
-_EXACT = (
-    *('z', 'x0', 'params0', 'init_params', 'init_particles'),
-    *('params', 'updates', 'grad', 'cache'),
-)
-
-
-class QuantizedState(NamedTuple):
-    """State of :func:`quantize_state`; checkpoints hold these field names."""
-
-    #: t, int32, scalar.
-    count: jax.Array  # type: ignore[assignment]
-    inner_state: optax.OptState  #: the inner one's, codes in int8 or uint8 for arrays.
-    scales: optax.OptState  #: its twin, in float32; None if exact.
+from diffgrad_optax._quantize.state import QuantizedState, scales_at
+from diffgrad_optax._quantize.step import first_state, next_state, widen_gradients
 
 
 def quantize_state(
@@ -49,8 +27,8 @@ def quantize_state(
     *,
     block_size: int = 128,
     min_size: int = 4096,
-    nonnegative: Sequence[str] = _NONNEGATIVE,
-    exact: Sequence[str] = _EXACT,
+    nonnegative: Sequence[str] = NONNEGATIVE,
+    exact: Sequence[str] = EXACT,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps the state of `inner` in 8 bits, one scale for each block of numbers.
 
@@ -187,32 +165,16 @@ def quantize_state(
     check(nonnegative=nonnegative, exact=exact)
     inner = stable_dtypes(optax.with_extra_args_support(inner))
     inner_init = following_params(inner.init)
+    rules = Rules(block_size, min_size, tuple(nonnegative), tuple(exact))
 
     def init_fn(params: optax.Params) -> QuantizedState:
         check_one_set(params)
-        params_at = dict(jax.tree.leaves_with_path(params))
-
-        def encoded(leaf: Any, prefix: Any, path: Any) -> tuple[Any, Any]:
-            param = params_at.get(path)
-            fields = _names(prefix)
-            block = _blocks.length(leaf, param, block_size, min_size)
-            if block is None or not fields.isdisjoint(exact):
-                return leaf, None
-            _blocks.check_devices(prefix + path, param, block, block_size)
-            dtype = jnp.int8 if fields.isdisjoint(nonnegative) else jnp.uint8
-            scale = _codes.largest(leaf, block, dtype)
-            r = jnp.full_like(leaf, 0.5, dtype=jnp.float32)
-            return _codes.encode(leaf, scale, r, dtype), scale
-
         inner_state = inner_init(params)
-        leaves, treedef = jax.tree.flatten(inner_state)
-        paths = split_paths(inner_state, params)
-        fields = {name for prefix, _ in paths for name in _names(prefix)}
-        fields |= _leafless(inner_state)
-        check_fields('nonnegative', set(nonnegative) - {*_NONNEGATIVE}, fields)
-        check_fields('exact', set(exact) - {*_EXACT}, fields)
-        pairs = [encoded(leaf, *p) for leaf, p in zip(leaves, paths, strict=True)]
-        return QuantizedState(jnp.zeros((), jnp.int32), *_unzip(treedef, pairs))
+        plan = make_plan(inner_state, params, rules.choose)
+        fields = field_names(inner_state, plan)
+        check_fields('nonnegative', set(nonnegative) - {*NONNEGATIVE}, fields)
+        check_fields('exact', set(exact) - {*EXACT}, fields)
+        return first_state(inner_state, plan)
 
     def update_fn(
         updates: optax.Updates,
@@ -220,143 +182,22 @@ def quantize_state(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, QuantizedState]:
-        # A block's scale must be known before its first code, and until then XLA would
-        # keep the new state in float32, which moves more memory than a step without
-        # codes. So the step is written twice: for the new scales alone (XLA drops what
-        # they do not need), then from the old codes again for updates and new codes.
-        # Barriers hide from XLA:GPU, and from XLA:CPU since jax 0.12, that both are the
-        # same; one for each array, to finish it while its gradient is in the cache.
         check_state(state, QuantizedState)
         updates = as_arrays(updates)
-        pairs, treedef = _pairs(state)
-        paths = split_paths(state.inner_state, updates)
-        count = optax.safe_increment(state.count)
+        scale_at = scales_at(state)
 
-        def wide(grad: jax.Array, stored: list[jax.Array]) -> Any:
-            # All in 8-bit floats has no arithmetic with what is wider.
-            narrow = stored and all(array.dtype.itemsize == 1 for array in stored)
-            return grad if narrow else widened(grad)
-
-        def step(state: QuantizedState) -> tuple[optax.Updates, list[Any]]:
-            inner_state = _decoded(state)
-            grads = jax.tree.map(wide, updates, arrays_beside(inner_state, updates))
-            new_updates, inner_state = inner.update(
-                grads, inner_state, params, **extra_args
-            )
-            return new_updates, leaves_of(inner_state, treedef)
-
-        def rescaled(
-            leaf: Any, codes: Any, scale: Any, prefix: Any, path: Any
-        ) -> tuple[Any, Any]:
-            """The old codes again, behind the barrier, and the new scale."""
+        def stored(codes: Any, path: Any, *_: Any) -> Code | None:
+            scale = scale_at.get(path)
             if scale is None:
-                return codes, None
-            check_shape(prefix + path, leaf, codes)
-            block = codes.shape[-1] // scale.shape[-1]
-            pair = codes, _codes.largest(leaf, block, codes.dtype)
-            hidden: tuple[Any, Any] = lax.optimization_barrier(pair)  # type: ignore[no-untyped-call]
-            return hidden
+                return None
+            return Code(codes.shape[-1] // scale.shape[-1], codes.dtype)
 
-        _, leaves = step(state)
-        hidden = [
-            rescaled(leaf, *pair, *path)
-            for leaf, pair, path in zip(leaves, pairs, paths, strict=True)
-        ]
-        inner_state, _ = _unzip(treedef, hidden)
-        new_updates, leaves = step(state._replace(inner_state=inner_state))
+        def step(inner_state: Any) -> Any:
+            grads = widen_gradients(updates, inner_state)
+            return inner.update(grads, inner_state, params, **extra_args)
 
-        grad_paths = jax.tree.leaves_with_path(updates)
-        number_of = {path: number for number, (path, _) in enumerate(grad_paths)}
-        fields: dict[Any, int] = {}
-        hashes: dict[Any, jax.Array] = {}
-
-        def encoded(
-            leaf: Any, codes: Any, scale: Any, prefix: Any, path: Any
-        ) -> tuple[Any, Any]:
-            if scale is None:
-                return leaf, None
-            if path not in hashes:
-                hashes[path] = _codes.hashes(codes, number_of[path])
-            field = fields.setdefault(prefix, len(fields))
-            r = _codes.thresholds(hashes[path], field, count)
-            return _codes.encode(leaf, scale, r, codes.dtype), scale
-
-        new_pairs = [
-            encoded(leaf, *pair, *path)
-            for leaf, pair, path in zip(leaves, hidden, paths, strict=True)
-        ]
-        new_state = QuantizedState(count, *_unzip(treedef, new_pairs))
+        plan = make_plan(state.inner_state, updates, stored)
+        new_updates, new_state = next_state(step, state, plan)
         return optax.tree.cast_like(new_updates, updates), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def dequantize_state(opt_state: optax.OptState) -> optax.OptState:
-    """The state with float32 arrays for codes, as the transformations inside have it.
-
-    To go on without 8 bits, or to look at a moment: each :class:`QuantizedState` in
-    `opt_state` is replaced by its decoded `inner_state`; everything else stays.
-
-    Args:
-      opt_state: any optimizer state, such as a chain's.
-
-    Returns:
-      The state of the optimizer without :func:`quantize_state`. What had codes is
-      float32, also where the inner transformation would store bfloat16.
-
-    Raises:
-      ValueError: if `scales` do not fit the `inner_state` that they stand beside.
-
-    >>> import jax.numpy as jnp
-    >>> import optax
-    >>> from diffgrad_optax import dequantize_state, quantize_state
-    >>> optimizer = quantize_state(optax.trace(0.9), min_size=0)
-    >>> grads = jnp.linspace(0.0, 1.0, 16, dtype=jnp.float32)
-    >>> _, state = optimizer.update(grads, optimizer.init(grads))
-    >>> print(state.inner_state.trace[-4:], dequantize_state(state).trace[-4:])
-    [114 118 123 127] [0.8058 0.8633 0.938  1.    ]
-    """
-    return jax.tree.map(
-        lambda node: _decoded(node) if isinstance(node, QuantizedState) else node,
-        opt_state,
-        is_leaf=lambda node: isinstance(node, QuantizedState),
-    )
-
-
-def _decoded(state: QuantizedState) -> optax.OptState:
-    """The inner state, with float32 arrays for codes."""
-    pairs, treedef = _pairs(state)
-    return treedef.unflatten(
-        leaf if scale is None else _codes.decode(leaf, scale) for leaf, scale in pairs
-    )
-
-
-def _names(path: Any) -> set[Any]:
-    """The names of fields and the keys of dicts in `path`."""
-    return {getattr(key, 'name', getattr(key, 'key', None)) for key in path}
-
-
-def _leafless(tree: Any) -> set[Any]:
-    """The names on the way to subtrees without leaves, such as empty moments."""
-
-    def empty(node: Any) -> bool:
-        return not jax.tree.leaves(node)
-
-    nodes = jax.tree.leaves_with_path(tree, is_leaf=empty)
-    return {name for path, node in nodes if empty(node) for name in _names(path)}
-
-
-def _pairs(state: QuantizedState) -> tuple[list[tuple[Any, Any]], Any]:
-    """Each leaf of the inner state with its scale, and their tree."""
-    check_scales(state.scales, state.inner_state)
-    # By their paths: NNX puts what is an array into a node, and leaves None as it is.
-    scale_at = dict(jax.tree.leaves_with_path(state.scales))
-    leaves, treedef = jax.tree.flatten_with_path(state.inner_state)
-    return [(leaf, scale_at.get(path)) for path, leaf in leaves], treedef
-
-
-def _unzip(treedef: Any, pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
-    return (
-        treedef.unflatten(leaf for leaf, _ in pairs),
-        treedef.unflatten(scale for _, scale in pairs),
-    )
