@@ -1,5 +1,5 @@
 # make demo            trains on digits with diffgrad and its controls, about 3 minutes
-# make quick           equations, mutants and messages, in a minute and a half
+# make quick           equations, mutants and messages, in about two minutes
 # make test            everything that must pass before a change is joined
 # make test-all        everything, as once a week
 # make test PYTHON=python3.12   the same with another Python

@@ -1,6 +1,7 @@
 """One strict configuration for every test: what JAX can refuse, it refuses."""
 
 import gc
+import itertools
 import os
 
 import jax
@@ -29,9 +30,24 @@ def float32():
         yield
 
 
-@pytest.fixture(scope='module', autouse=True)
-def memory():
-    """No compiled program outlives the file that needs it."""
-    yield
+TESTS = itertools.count(1)
+
+
+def free_programs():
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope='module', autouse=True)
+def memory_of_a_file():
+    """No compiled program outlives the file that needs it."""
+    yield
+    free_programs()
+
+
+@pytest.fixture(autouse=True)
+def memory_of_many_tests():
+    """Nor are those of more than a hundred tests kept."""
+    yield
+    if next(TESTS) % 100 == 0:
+        free_programs()

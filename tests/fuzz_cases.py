@@ -57,7 +57,7 @@ ALLOWED: dict[str, st.SearchStrategy[Any]] = {
     'block_size': st.sampled_from([1, 3, 16, 128]),
     'min_size': st.sampled_from([0, 7, 4096]),
     'nonnegative': st.just(('nu', 'nu_max')),
-    'exact': st.sampled_from([(), ('mu',)]),
+    'exact': st.sampled_from([(), ('z',)]),
 }
 MODERATE_DECAYS = st.sampled_from([0, 0.5, 0.9, 0.999])
 MODERATE = {
@@ -127,8 +127,8 @@ def specs(arguments):
         needed = {
             key
             for key, parameter in taken.items()
-            # The default of eps is 0 in float16.
-            if parameter.default is parameter.empty or key == 'eps'
+            # The default of eps is 0 in float16, and a mask alone is refused.
+            if parameter.default is parameter.empty or key in ('eps', 'weight_decay')
         }
         chosen = {key: arguments[key] for key in taken if key != 'inner'}
         kwargs = st.fixed_dictionaries(
