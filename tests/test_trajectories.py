@@ -15,8 +15,6 @@ from problems import STEPS, gradient_trajectory, initial_params
 
 from diffgrad_optax import diffgrad, diffgradw, scale_by_diffgrad, with_friction
 
-pytestmark = pytest.mark.quick
-
 VARIANTS = ('dfc', 'dfc1', 'dfc2', 'dfc3', 'dfc4', 'dfc5', 'relative_dfc')
 
 ADAM_HYPERPARAMETERS = {
