@@ -25,7 +25,7 @@ PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder
 setup: $(VENV)/ready
 
 demo: $(VENV)/ready
-	$(BIN)/python -m examples.cifar.compare --dataset digits --width 8 \
+	$(BIN)/python -m experiments.cifar.compare --dataset digits --width 8 \
 	    --batch-size 64 --epochs 6 --learning-rate 0.01 \
 	    --checkpoint-every 6 --out-dir runs/demo
 

@@ -23,7 +23,7 @@ from benchmarks.gradients import GRADIENTS, factors, materialized
 from benchmarks.jax_arms import WITHOUT_TRIALS, make_step, naive_diffgrad
 from benchmarks.tables import show
 from benchmarks.update import OPTIMIZERS
-from examples.common import cli
+from experiments.lab import cli
 
 # Compiles a jitted function for arguments of these shapes.
 Compiler = Callable[..., Any]

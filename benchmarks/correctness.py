@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.tables import show
-from examples.common import cli
+from experiments.lab import cli
 
 OK, TESTS_FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 NAME = 'correctness'

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import results
-from examples.common import cli
+from experiments.lab import cli
 
 
 class Job(NamedTuple):
@@ -34,7 +34,7 @@ class Job(NamedTuple):
 
 
 def experiment(name: str, minutes: float, *command: str, images: bool = True) -> Job:
-    """A program of examples/, in the setting of the paper."""
+    """A program of experiments/, in the setting of the paper."""
     return Job(name, command, minutes, reads_images=images, goes_on=True)
 
 
@@ -69,18 +69,18 @@ JOBS = (
     Job('costs', ('benchmarks.update', '--rounds', '3'), 4.5),
     update('decoder', 'float32', 4.5, *WITHOUT_8_BITS),
     update('decoder', 'bfloat16', 4.5, *WITHOUT_8_BITS),
-    experiment('half_rate', 3.0, 'examples.half_rate.run', '--scale', 'paper'),
-    experiment('lm', 2.0, 'examples.lm.compare', '--scale', 'large', images=False),
+    experiment('half_rate', 3.0, 'experiments.half_rate.run', '--scale', 'paper'),
+    experiment('lm', 2.0, 'experiments.lm.compare', '--scale', 'large', images=False),
     experiment(
         'tables-paper-first',
         5.0,
-        *('examples.tables.run', '--scale', 'paper', '--tables', 'first'),
+        *('experiments.tables.run', '--scale', 'paper', '--tables', 'first'),
         *('--datasets', 'cifar10', '--seeds', '0', '1', '2'),
     ),
     experiment(
         'tables-paper',
         5.0,
-        *('examples.tables.run', '--scale', 'paper', '--seeds', '0', '1', '2'),
+        *('experiments.tables.run', '--scale', 'paper', '--seeds', '0', '1', '2'),
     ),
 )
 

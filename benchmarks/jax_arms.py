@@ -13,7 +13,7 @@ from jax import lax
 from benchmarks import gradients, trees
 from benchmarks.timing import Arm, Running
 from diffgrad_optax import diffgrad, quantize_state
-from examples.common.cli import UserError
+from experiments.lab.cli import UserError
 
 
 def naive_diffgrad(learning_rate: float) -> optax.GradientTransformation:

@@ -28,8 +28,8 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import trees
 from diffgrad_optax import diffgrad, quantize_state
-from examples.common import cli
-from examples.common.tables import markdown
+from experiments.lab import cli
+from experiments.lab.tables import markdown
 
 DEVICES = (1, 4, 8)
 BF16 = jnp.bfloat16

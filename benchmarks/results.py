@@ -12,9 +12,9 @@ from typing import Any
 
 import jax
 
-from examples.common.cli import UserError
-from examples.common.facts import commit
-from examples.common.files import write_atomically
+from experiments.lab.cli import UserError
+from experiments.lab.facts import commit
+from experiments.lab.files import write_atomically
 
 RESULTS = Path(__file__).parent / 'results'
 SMOKE = 'SMOKE'  # a file that marks a folder of numbers that mean nothing

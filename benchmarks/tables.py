@@ -12,8 +12,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.gradients import least_moved
-from examples.common import cli
-from examples.common.tables import markdown
+from experiments.lab import cli
+from experiments.lab.tables import markdown
 
 
 def title(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Images a second of examples/cifar's training step, beside PyTorch's.
+"""Images a second of experiments/cifar's training step, beside PyTorch's.
 
 python -m benchmarks.throughput
 python -m benchmarks.throughput --data-dir ~/data --peak-tflops 989
@@ -28,16 +28,16 @@ from benchmarks.jax_arms import backend
 from benchmarks.tables import show
 from benchmarks.timing import Arm, Running, interleave
 from diffgrad_optax import diffgrad
-from examples.cifar import data as datasets
-from examples.cifar.data import Dataset, Split
-from examples.cifar.device_data import (
+from experiments.cifar import data as datasets
+from experiments.cifar.data import Dataset, Split
+from experiments.cifar.device_data import (
     DeviceData,
     data_parallel_mesh,
     epoch_order,
     put_data,
 )
-from examples.cifar.train import steps_per_call
-from examples.cifar.training import (
+from experiments.cifar.train import steps_per_call
+from experiments.cifar.training import (
     Task,
     TrainState,
     init_state,
@@ -45,7 +45,7 @@ from examples.cifar.training import (
     scan_steps,
     train_steps,
 )
-from examples.common import cli
+from experiments.lab import cli
 
 NAME = 'throughput'
 # Dense bfloat16, by the vendor's datasheet.
@@ -226,10 +226,10 @@ def measure(
 ) -> dict[str, Any]:
     """Times the step with each optimizer, and PyTorch's."""
     of = example(data, work)
-    arms = {f'examples/cifar, {n}': jax_arm(of, o) for n, o in OPTIMIZERS.items()}
+    arms = {f'experiments/cifar, {n}': jax_arm(of, o) for n, o in OPTIMIZERS.items()}
     others = {}
     if one_graph:
-        others['examples/cifar, diffgrad, one graph'] = functools.partial(
+        others['experiments/cifar, diffgrad, one graph'] = functools.partial(
             one_graph_arm, of, OPTIMIZERS['diffgrad']
         )
     for mode in TORCH_MODES[backend()]:

@@ -1,4 +1,4 @@
-"""The network of examples/cifar/resnet.py in PyTorch, and its training step."""
+"""The network of experiments/cifar/resnet.py in PyTorch, and its training step."""
 
 from collections.abc import Callable
 from typing import Any

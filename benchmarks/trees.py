@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from examples.cifar.model import ACTIVATIONS, MODELS
+from experiments.cifar.model import ACTIVATIONS, MODELS
 
 
 def resnet50() -> Any:

@@ -42,7 +42,7 @@ from diffgrad_optax import (
     swats,
     with_friction,
 )
-from examples.common import cli
+from experiments.lab import cli
 
 NAME = 'costs'
 ROUNDS = 5

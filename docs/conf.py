@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / '_extensions'))
 project = 'diffgrad-optax'
 author = copyright = 'The diffgrad-optax authors'
 root_doc = 'docs/index'
-include_patterns = ['CHANGELOG.md', 'docs/**.md', 'examples/*/README.md']
+include_patterns = ['CHANGELOG.md', 'docs/**.md', 'experiments/*/README.md']
 # Tables that pages include; an environment has Markdown files of its own.
 exclude_patterns = ['docs/results', 'docs/_build', '.*', 'runs']
 

@@ -40,9 +40,9 @@ from benchmarks.jax_arms import lower_step, naive_diffgrad
 from benchmarks.tables import by_turns, table_of, update_table
 from benchmarks.timing import SAMPLES, Running, interleave
 from diffgrad_optax import diffgrad
-from examples.cifar.model import ACTIVATIONS, MODELS
-from examples.cifar.training import apply_gradient
-from examples.common.cli import UserError
+from experiments.cifar.model import ACTIVATIONS, MODELS
+from experiments.cifar.training import apply_gradient
+from experiments.lab.cli import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -536,13 +536,16 @@ def test_the_step_in_one_graph_is_timed_beside_the_examples_own(monkeypatch):
         throughput.random_images(4), work, one_graph=True, rounds=1, say=said.append
     )['seconds']
     assert list(arms) == [
-        'examples/cifar, diffgrad',
-        'examples/cifar, optax.adam',
-        'examples/cifar, diffgrad, one graph',
+        'experiments/cifar, diffgrad',
+        'experiments/cifar, optax.adam',
+        'experiments/cifar, diffgrad, one graph',
     ]
     assert len(said) == 1 and said[0].startswith('left out PyTorch')
     states = []
-    for name in ('examples/cifar, diffgrad', 'examples/cifar, diffgrad, one graph'):
+    for name in (
+        'experiments/cifar, diffgrad',
+        'experiments/cifar, diffgrad, one graph',
+    ):
         running = arms[name]()
         running.call()
         states.append(running.wait()[0])

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [
     page
-    for pattern in ('*.md', 'docs/**/*.md', 'examples/*/README.md')
+    for pattern in ('*.md', 'docs/**/*.md', 'experiments/*/README.md')
     for page in sorted(ROOT.glob(pattern))
 ]
 LINE = re.compile(
@@ -30,7 +30,7 @@ def commands_of(text):
     joined = re.sub(r'\\\n\s*', '', text)
     for module, rest in LINE.findall(joined):
         arguments = shlex.split(rest.removesuffix('&'), comments=True)
-        if module.startswith(('benchmarks.', 'examples.', 'tests.')):
+        if module.startswith(('benchmarks.', 'experiments.', 'tests.')):
             yield module, arguments
 
 
@@ -68,12 +68,12 @@ def test_the_program_takes_the_arguments(command, monkeypatch):
 
 def test_commands_are_found_over_lines_and_without_their_comments():
     text = (
-        'Run\n\n    python -m examples.toy.run --steps \\\n        3   # three\n\n'
-        'or `python -m examples.toy.run --nonsense` in a sentence, and\n\n'
+        'Run\n\n    python -m experiments.toy.run --steps \\\n        3   # three\n\n'
+        'or `python -m experiments.toy.run --nonsense` in a sentence, and\n\n'
         '    JAX_PLATFORMS=cpu .venv/3.11-x/bin/python -m benchmarks.compare &\n'
     )
     assert list(commands_of(text)) == [
-        ('examples.toy.run', ['--steps', '3']),
+        ('experiments.toy.run', ['--steps', '3']),
         ('benchmarks.compare', []),
     ]
     assert len(COMMANDS) > 30

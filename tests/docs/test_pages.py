@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = Sybil([ClearNamespaceParser(), PythonCodeBlockParser()])
 PAGES = [
     page.relative_to(ROOT).as_posix()
-    for pattern in ('*.md', 'docs/**/*.md', 'examples/*/README.md')
+    for pattern in ('*.md', 'docs/**/*.md', 'experiments/*/README.md')
     for page in sorted(ROOT.glob(pattern))
     if '```python' in page.read_text()
 ]
