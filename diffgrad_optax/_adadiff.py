@@ -7,16 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import check
-from diffgrad_optax._dtypes import (
-    real_dtype,
-    scalar,
-    storage_dtype,
-    zeros_stored,
-)
-from diffgrad_optax._frame import framed, zeros_before
+from diffgrad_optax._dtypes import scalar
+from diffgrad_optax._frame import Stepped, framed
 from diffgrad_optax._moments import bias_correction
 from diffgrad_optax._optimizer import Mask, optimizer
-from diffgrad_optax._params import check_can_hold
+from diffgrad_optax._params import zeros
 
 
 class AdadiffState(NamedTuple):
@@ -76,22 +71,15 @@ def scale_by_adadiff(
     """
     check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, amsgrad=amsgrad)
     check(mu_dtype=mu_dtype, nu_dtype=nu_dtype, prev_grad_dtype=prev_grad_dtype)
-    mu_dtype, nu_dtype = storage_dtype(mu_dtype), storage_dtype(nu_dtype)
-    prev_grad_dtype = storage_dtype(prev_grad_dtype)
 
     def init(params: optax.Params) -> AdadiffState:
-        check_can_hold('mu_dtype', mu_dtype, params)
-
-        def zero_moment(param: Any) -> jax.Array:
-            dtype = nu_dtype or jnp.result_type(param)
-            return jnp.zeros_like(param, dtype=real_dtype(dtype))
-
+        nu = zeros(params, nu_dtype=nu_dtype, real=True)
         return AdadiffState(
             count=jnp.zeros((), jnp.int32),
-            mu=jax.tree.map(lambda param: zeros_stored(param, mu_dtype), params),
-            nu=jax.tree.map(zero_moment, params),
-            nu_max=jax.tree.map(zero_moment, params) if amsgrad else None,
-            prev_grad=zeros_before(params, prev_grad_dtype),
+            mu=zeros(params, mu_dtype=mu_dtype),
+            nu=nu,
+            nu_max=jax.tree.map(jnp.copy, nu) if amsgrad else None,
+            prev_grad=zeros(params, prev_grad_dtype=prev_grad_dtype),
         )
 
     def first_moment(g: jax.Array, m: jax.Array) -> jax.Array:
@@ -104,13 +92,7 @@ def scale_by_adadiff(
         squares = jnp.square(jnp.abs(g)) + jnp.square(jnp.abs(g - q))
         return β2 * v + ((1 - β2) * squares + ε)
 
-    def step(
-        grads: optax.Updates,
-        state: AdadiffState,
-        params: optax.Params | None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, AdadiffState, tuple[Any, ...]]:
-        del params, extra_args
+    def step(grads: optax.Updates, state: AdadiffState, **_: Any) -> Stepped:
         t = optax.safe_increment(state.count)
         mu = jax.tree.map(first_moment, grads, state.mu)
         nu = jax.tree.map(second_moment, grads, state.prev_grad, state.nu)
@@ -238,16 +220,8 @@ def adadiff(
       Convergence of Adam and Beyond <https://arxiv.org/abs/1904.09237>`_, ICLR 2018,
       Algorithm 2, for the maximum.
     """
-    direction = scale_by_adadiff(
-        b1,
-        b2,
-        eps,
-        eps_root,
-        amsgrad=amsgrad,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        prev_grad_dtype=prev_grad_dtype,
+    storage = {'nu_dtype': nu_dtype, 'prev_grad_dtype': prev_grad_dtype}
+    scaled = scale_by_adadiff(
+        b1, b2, eps, eps_root, amsgrad=amsgrad, mu_dtype=mu_dtype, **storage
     )
-    return optimizer(
-        direction, learning_rate=learning_rate, weight_decay=weight_decay, mask=mask
-    )
+    return optimizer(learning_rate, weight_decay, mask, scaled)

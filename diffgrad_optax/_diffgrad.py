@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import optax
 
-from diffgrad_optax._checks import check
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._optimizer import Mask, optimizer
 from diffgrad_optax._with_friction import with_friction
@@ -55,7 +54,6 @@ def scale_by_diffgrad(
     >>> print(updates)
     [ 0.5002  0.7311 -0.9933]
     """
-    check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov)
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
     return with_friction(adam, friction, prev_grad_dtype=prev_grad_dtype)
 
@@ -182,20 +180,9 @@ def diffgrad(
       Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 11-13
       (moments), 17-19 (friction), 20 (step).
     """
-    direction = scale_by_diffgrad(
-        b1,
-        b2,
-        eps,
-        eps_root,
-        mu_dtype,
-        nesterov=nesterov,
-        friction=friction,
-        nu_dtype=nu_dtype,
-        prev_grad_dtype=prev_grad_dtype,
-    )
-    return optimizer(
-        direction, learning_rate=learning_rate, weight_decay=weight_decay, mask=mask
-    )
+    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
+    scaled = with_friction(adam, friction, prev_grad_dtype=prev_grad_dtype)
+    return optimizer(learning_rate, weight_decay, mask, scaled)
 
 
 def diffgradw(
@@ -271,17 +258,6 @@ def diffgradw(
       <https://arxiv.org/abs/1711.05101>`_, ICLR 2019; for the rest see
       :func:`diffgrad`.
     """
-    return diffgrad(
-        learning_rate,
-        b1,
-        b2,
-        eps,
-        eps_root,
-        mu_dtype,
-        nesterov=nesterov,
-        friction=friction,
-        weight_decay=weight_decay,
-        mask=mask,
-        nu_dtype=nu_dtype,
-        prev_grad_dtype=prev_grad_dtype,
-    )
+    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
+    scaled = with_friction(adam, friction, prev_grad_dtype=prev_grad_dtype)
+    return optimizer(learning_rate, weight_decay, mask, scaled)

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import optax
 
-from diffgrad_optax._checks import check
 from diffgrad_optax._optimizer import Mask, optimizer
 from diffgrad_optax._radam import scale_by_radam
 from diffgrad_optax._with_friction import with_friction
@@ -102,14 +101,8 @@ def diffrgrad(
       Liu et al., `On the Variance of the Adaptive Learning Rate and Beyond
       <https://arxiv.org/abs/1908.03265>`_, ICLR 2020, Algorithm 2.
     """
-    check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, threshold=threshold)
-    check(nesterov=nesterov)
     radam = scale_by_radam(
         b1, b2, eps, eps_root, threshold, mu_dtype, nu_dtype, nesterov=nesterov
     )
-    return optimizer(
-        with_friction(radam, friction, prev_grad_dtype=prev_grad_dtype),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        mask=mask,
-    )
+    scaled = with_friction(radam, friction, prev_grad_dtype=prev_grad_dtype)
+    return optimizer(learning_rate, weight_decay, mask, scaled)

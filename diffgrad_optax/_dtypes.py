@@ -17,14 +17,9 @@ def at_least_float32(*arrays: Any) -> np.dtype[Any]:
     the 8-bit floats too) and does not depend on `jax_numpy_dtype_promotion`.
     """
     dtypes = [jnp.result_type(array) for array in arrays]
-    return np.result_type(
-        np.float32,
-        *(
-            np.promote_types(dtype, np.float32)
-            for dtype in dtypes
-            if jnp.issubdtype(dtype, jnp.inexact)
-        ),
-    )
+    inexact = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
+    wide = [np.promote_types(dtype, np.float32) for dtype in inexact]
+    return np.result_type(np.float32, *wide)
 
 
 def widened(tree: Any) -> Any:
@@ -45,21 +40,6 @@ def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def scalar(number: jax.typing.ArrayLike, *arrays: jax.Array) -> jax.Array:
     """`number` in the real dtype of `arrays`, so that it promotes none of them."""
     return jnp.asarray(number, real_dtype(at_least_float32(*arrays)))
-
-
-def storage_dtype(dtype: Any) -> np.dtype[Any] | None:
-    """The dtype that JAX will store for the argument `dtype`, None for None."""
-    return None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
-
-
-def zeros_stored(param: Any, dtype: np.dtype[Any] | None) -> jax.Array:
-    """Zeros shaped like `param`, in its own dtype if `dtype` is None.
-
-    A real parameter's are real, though `dtype` is complex for the sake of others.
-    """
-    if dtype is not None and not jnp.iscomplexobj(param):
-        dtype = real_dtype(dtype)
-    return jnp.zeros_like(param, dtype=dtype)
 
 
 def keep_state_dtypes(state: Any, prev_state: Any) -> Any:

@@ -71,57 +71,49 @@ def fitting_gradients(grads: Any, stored: Any) -> Any:
 
     Raises:
       TypeError: as `as_arrays`.
-      ValueError: if a leaf is missing on one side, or as `check_same_array`.
+      ValueError: naming the first place where the trees differ, or as
+        `check_same_array`.
     """
     grads = as_arrays(grads)
-    grads_at = dict(jax.tree.leaves_with_path(grads))
-    stored_at = dict(jax.tree.leaves_with_path(stored))
-    for path, grad in grads_at.items():
-        if path not in stored_at:
-            leaf = jax.tree_util.keystr(path)
-            raise ValueError(
-                f'the optimizer state has no leaf for gradient {leaf}: {_ADVICE}'
-            )
-        check_same_array(path, grad, stored_at[path])
-    for path in stored_at:
-        if path not in grads_at:
-            leaf = jax.tree_util.keystr(path)
-            raise ValueError(
-                f'no gradient came for leaf {leaf} of the optimizer state: {_ADVICE}'
-            )
-    if not _same_tree(grads, stored):
-        where, ours, theirs = _first_difference(grads, stored)
+    if not same_tree(grads, stored):
+        where, ours, theirs = first_difference(grads, stored)
         raise ValueError(
             f'gradients have {ours} at {where}, where the optimizer state has '
             f'{theirs}: {_ADVICE}'
         )
+    jax.tree.map_with_path(check_same_array, grads, stored)
     return grads
 
 
-def _first_difference(a: Any, b: Any, path: Any = ()) -> tuple[str, str, str]:
-    """The first path at which two trees differ, and the types there."""
-    below_a, below_b = (
+def first_difference(a: Any, b: Any, path: Any = ()) -> tuple[str, str, str]:
+    """Where two trees that are not the same begin to differ, and the types there."""
+    children_a, children_b = (
         dict(jax.tree.leaves_with_path(tree, is_leaf=lambda x, t=tree: x is not t))
         for tree in (a, b)
     )
-    name_a, name_b = (type(tree).__name__ for tree in (a, b))
+    kind_a, kind_b = _kind(a), _kind(b)
     if type(a) is type(b):
-        for key in below_a | below_b:
-            if key not in below_a or key not in below_b:
-                path += key
-                name_a, name_b = (
-                    type(below[key]).__name__ if key in below else 'nothing'
-                    for below in (below_a, below_b)
+        kind_b = f'another {kind_b}'
+        for key in children_a | children_b:
+            if key not in children_a or key not in children_b:
+                kind_a, kind_b = (
+                    _kind(below[key]) if key in below else 'nothing'
+                    for below in (children_a, children_b)
                 )
+                path += key
                 break
-            if not _same_tree(below_a[key], below_b[key]):
-                return _first_difference(below_a[key], below_b[key], path + key)
-    if name_a == name_b:
-        name_b = f'another {name_b}'
-    return jax.tree_util.keystr(path) or 'the root', name_a, name_b
+            if not same_tree(children_a[key], children_b[key]):
+                return first_difference(children_a[key], children_b[key], path + key)
+    return jax.tree_util.keystr(path) or 'the root', kind_a, kind_b
 
 
-def _same_tree(a: Any, b: Any) -> bool:
+def _kind(tree: Any) -> str:
+    leaf = jax.tree_util.all_leaves([tree])
+    return 'an array' if leaf else type(tree).__name__
+
+
+def same_tree(a: Any, b: Any) -> bool:
+    """Whether the containers of two trees are the same, whatever their leaves are."""
     structures: list[Any] = [jax.tree.structure(tree) for tree in (a, b)]
     return bool(structures[0] == structures[1])
 
@@ -210,7 +202,7 @@ def leaves_of(inner_state: Any, treedef: Any) -> list[Any]:
         old, new = (
             {path for path, _ in jax.tree.leaves_with_path(tree)} for tree in trees
         )
-        what = '{2} instead of {1} at {0}'.format(*_first_difference(*trees))
+        what = '{2} instead of {1} at {0}'.format(*first_difference(*trees))
         if old != new:
             path = min(jax.tree_util.keystr(path) for path in old ^ new)
             what = f'{path} is in one of them only'

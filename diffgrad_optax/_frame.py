@@ -3,7 +3,7 @@
 An algorithm is two functions, written in float32 at least and without casts:
 
     init(params) -> state
-    step(grads, state, params, **extra_args) -> updates, new_state, read
+    step(grads, state, *, params, **extra_args) -> updates, new_state, read
 
 The state is a NamedTuple. One of its fields, such as `prev_grad`, holds what the next
 step compares with, shaped like the parameters: `step` puts the new one into
@@ -21,22 +21,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from diffgrad_optax._dtypes import keep_state_dtypes, widened, zeros_stored
+from diffgrad_optax._dtypes import keep_state_dtypes, widened
 from diffgrad_optax._fit import as_arrays, check_state, fitting_gradients
-from diffgrad_optax._params import check_can_hold, check_inexact, check_one_set
 from diffgrad_optax._paths import split_paths
 from diffgrad_optax._xla import false_like, write_after
 
-Step = Callable[..., tuple[optax.Updates, Any, tuple[Any, ...]]]
+#: What a step returns: updates, the new state, and what must be computed before.
+Stepped = tuple[optax.Updates, Any, tuple[Any, ...]]
 
 
 def framed(
     state_type: Any,
     init: Callable[[optax.Params], Any],
-    step: Step,
+    step: Callable[..., Stepped],
     *,
     kept: str = 'prev_grad',
     inner: optax.GradientTransformationExtraArgs | None = None,
@@ -71,7 +70,7 @@ def framed(
             inner_updates = as_arrays(inner_updates, "inner's update")
             extra_args = {'inner_updates': widened(inner_updates)}
         updates, new_state, read = step(
-            widened(grads), state_type(**wide), params, **extra_args
+            widened(grads), state_type(**wide), params=params, **extra_args
         )
         new_state = keep_state_dtypes(new_state, state_type(**fields))
         if read:
@@ -82,23 +81,6 @@ def framed(
         return optax.tree.cast_like(updates, grads), new_state
 
     return optax.GradientTransformationExtraArgs(following_params(init), update_fn)
-
-
-def zeros_before(params: Any, dtype: np.dtype[Any] | None) -> Any:
-    """Zeros shaped like `params`: the gradient before the first step.
-
-    Args:
-      params: a tree of arrays, shape-dtype structs or placeholders.
-      dtype: what to store, from `storage_dtype`; None keeps each leaf's own.
-
-    Raises:
-      TypeError: if a leaf is neither floating nor complex, or is complex and would be
-        stored in a real dtype, or if `params` are two sets of parameters.
-    """
-    check_one_set(params)
-    check_inexact(params)
-    check_can_hold('prev_grad_dtype', dtype, params)
-    return jax.tree.map(lambda param: zeros_stored(param, dtype), params)
 
 
 def following_params(

@@ -9,8 +9,8 @@ import optax
 
 from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import at_least_float32, scalar
-from diffgrad_optax._frame import framed, zeros_before
-from diffgrad_optax._params import check_real
+from diffgrad_optax._frame import Stepped, framed
+from diffgrad_optax._params import check_params, zeros
 from diffgrad_optax._sharding import placed_like
 
 
@@ -90,13 +90,13 @@ def scale_by_gains(
     check(beta=beta, min_gain=min_gain, max_gain=max_gain)
 
     def init(params: optax.Params) -> GainsState:
-        check_real('scale_by_gains', params)
+        check_params(params, signs_for='scale_by_gains')
         return GainsState(
             gains=jax.tree.map(
                 lambda param: jnp.ones_like(param, dtype=at_least_float32(param)),
                 params,
             ),
-            prev_sign=zeros_before(params, np.dtype(np.int8)),
+            prev_sign=zeros(params, dtype=np.int8),
         )
 
     def next_gain(gain: jax.Array, sign: jax.Array, prev_sign: jax.Array) -> jax.Array:
@@ -108,13 +108,7 @@ def scale_by_gains(
             agreement == 0, jnp.clip(gain, low, high), jnp.clip(changed, low, high)
         )
 
-    def step(
-        grads: optax.Updates,
-        state: GainsState,
-        params: optax.Params | None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, GainsState, tuple[Any, ...]]:
-        del params, extra_args
+    def step(grads: optax.Updates, state: GainsState, **_: Any) -> Stepped:
         signs = jax.tree.map(_sign, grads)
         gains = jax.tree.map(next_gain, state.gains, signs, state.prev_sign)
         updates = jax.tree.map(

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import check
-from diffgrad_optax._dtypes import scalar, storage_dtype
-from diffgrad_optax._frame import framed, zeros_before
+from diffgrad_optax._dtypes import scalar
+from diffgrad_optax._frame import Stepped, framed
 from diffgrad_optax._moments import scale_by_adam
 from diffgrad_optax._optimizer import Mask, optimizer
+from diffgrad_optax._params import zeros
 
 
 class CorrectByDifferenceState(NamedTuple):
@@ -91,10 +92,10 @@ def correct_by_difference(
       approximate form.
     """
     check(gamma=gamma, b1=b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype)
-    dtype = storage_dtype(prev_grad_dtype)
 
     def init(params: optax.Params) -> CorrectByDifferenceState:
-        return CorrectByDifferenceState(zeros_before(params, dtype))
+        prev_grad = zeros(params, prev_grad_dtype=prev_grad_dtype)
+        return CorrectByDifferenceState(prev_grad)
 
     def corrected(g: jax.Array, q: jax.Array) -> jax.Array:
         γ, β1, τ = (scalar(x, g, q) for x in (gamma, b1, max_norm))
@@ -105,12 +106,8 @@ def correct_by_difference(
         return c * jnp.where(clips, τ / jnp.where(clips, norm, 1), 1)
 
     def step(
-        grads: optax.Updates,
-        state: CorrectByDifferenceState,
-        params: optax.Params | None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, CorrectByDifferenceState, tuple[Any, ...]]:
-        del params, extra_args
+        grads: optax.Updates, state: CorrectByDifferenceState, **_: Any
+    ) -> Stepped:
         updates = jax.tree.map(corrected, grads, state.prev_grad)
         read = updates, state.prev_grad
         return updates, CorrectByDifferenceState(prev_grad=grads), read
@@ -202,13 +199,8 @@ def mars(
       Yuan et al., `MARS: Unleashing the Power of Variance Reduction for Training
       Large Models <https://arxiv.org/abs/2411.10438>`_, 2024: MARS-AdamW.
     """
-    check(b2=b2, eps=eps)
-    return optimizer(
-        correct_by_difference(
-            gamma, b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype
-        ),
-        scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        mask=mask,
+    corrected = correct_by_difference(
+        gamma, b1, max_norm=max_norm, prev_grad_dtype=prev_grad_dtype
     )
+    adam = scale_by_adam(b1, b2, eps, 0.0, mu_dtype, nu_dtype)
+    return optimizer(learning_rate, weight_decay, mask, corrected, adam)

@@ -8,16 +8,10 @@ import numpy as np
 import optax
 
 from diffgrad_optax._checks import check
-from diffgrad_optax._dtypes import (
-    at_least_float32,
-    real_dtype,
-    storage_dtype,
-    widened,
-    zeros_stored,
-)
+from diffgrad_optax._dtypes import widened
 from diffgrad_optax._fit import check_state
 from diffgrad_optax._frame import following_params
-from diffgrad_optax._params import check_can_hold
+from diffgrad_optax._params import zeros
 
 
 def bias_correction(
@@ -39,41 +33,36 @@ def scale_by_adam(
     b1: jax.typing.ArrayLike,
     b2: jax.typing.ArrayLike,
     eps: jax.typing.ArrayLike,
-    eps_root: jax.typing.ArrayLike = 0.0,
-    mu_dtype: Any = None,
-    nu_dtype: Any = None,
+    eps_root: jax.typing.ArrayLike,
+    mu_dtype: Any,
+    nu_dtype: Any,
     *,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """`optax.scale_by_adam`, both of whose moments may be stored in fewer bits.
 
-    Where a moment has a dtype of its own, gradients and moments are widened to
-    float32 first: 8-bit floating numbers have no arithmetic, and the square of a
-    float16 gradient below 2e-4 is 0. The caller casts the new moments back, as for
+    If one has a dtype of its own, gradients and both moments are widened to float32
+    first: 8-bit floating numbers have no arithmetic, and the square of a float16
+    gradient below 2e-4 is 0. The caller casts the new moments back, as for
     any inner transformation: `keep_state_dtypes`. A second moment in `nu_dtype` is
     real, where `optax.scale_by_adam` has a complex one for complex parameters.
 
     Raises:
-      TypeError: if a dtype is no floating one, if `nu_dtype` is complex, or (by `init`)
-        if `mu_dtype` is real and a parameter is complex.
+      ValueError, TypeError: if an argument is not what the table of checks allows, or
+        (by `init`) if `mu_dtype` is real and a parameter is complex.
     """
+    check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov)
     check(mu_dtype=mu_dtype, nu_dtype=nu_dtype)
-    dtypes = {'mu': storage_dtype(mu_dtype), 'nu': storage_dtype(nu_dtype)}
-    dtypes = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov)
 
     @following_params
     def init_fn(params: optax.Params) -> optax.ScaleByAdamState:
-        check_can_hold('mu_dtype', dtypes.get('mu'), params)
-        moments = {
-            name: jax.tree.map(lambda p, d=dtype: zeros_stored(p, d), params)
-            for name, dtype in dtypes.items()
-        }
-        return adam.init(params)._replace(**moments)
-
-    def wide_as(moment: jax.Array, grad: jax.Array) -> jax.Array:
-        wide = at_least_float32(moment, grad)
-        return moment.astype(wide if jnp.iscomplexobj(moment) else real_dtype(wide))
+        state = adam.init(params)
+        if mu_dtype is not None:
+            state = state._replace(mu=zeros(params, mu_dtype=mu_dtype))
+        if nu_dtype is not None:
+            state = state._replace(nu=zeros(params, nu_dtype=nu_dtype, real=True))
+        return state
 
     def update_fn(
         updates: optax.Updates,
@@ -81,14 +70,10 @@ def scale_by_adam(
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
         check_state(state, optax.ScaleByAdamState)
-        if dtypes:
+        if mu_dtype is not None or nu_dtype is not None:
+            state = state._replace(mu=widened(state.mu), nu=widened(state.nu))
             updates = widened(updates)
-            moments = {
-                name: jax.tree.map(wide_as, getattr(state, name), updates)
-                for name in dtypes
-            }
-            state = state._replace(**moments)
-        updates, state = adam.update(updates, state, params)
-        return updates, state
+        directions, state = adam.update(updates, state, params)
+        return directions, state
 
     return optax.GradientTransformation(init_fn, update_fn)

@@ -12,10 +12,10 @@ Mask = Any | Callable[[optax.Params], Any] | None
 
 
 def optimizer(
-    *links: optax.GradientTransformation,
     learning_rate: optax.ScalarOrSchedule,
     weight_decay: optax.ScalarOrSchedule | None,
     mask: Mask,
+    *links: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
     """The chain of `links`, decoupled weight decay unless that is None, and the rate.
 
@@ -23,12 +23,34 @@ def optimizer(
       ValueError, TypeError: if an argument is not what the table of checks allows, or
         there is a `mask` and nothing that it masks.
     """
-    check(learning_rate=learning_rate, mask=mask)
-    if weight_decay is not None:
-        check(weight_decay=weight_decay)
-        links += (optax.add_decayed_weights(weight_decay, mask),)
-    elif mask is not None:
-        raise ValueError(f'mask needs a weight_decay, got mask={mask!r} and None')
-    return stable_dtypes(
-        optax.chain(*links, optax.scale_by_learning_rate(learning_rate))
-    )
+    check(learning_rate=learning_rate)
+    links += (*decay(weight_decay, mask), optax.scale_by_learning_rate(learning_rate))
+    return stable_dtypes(optax.chain(*links))
+
+
+def decay(
+    weight_decay: optax.ScalarOrSchedule | None,
+    mask: Mask,
+    step: optax.ScalarOrSchedule = 1.0,
+) -> list[optax.GradientTransformation]:
+    """The link of a chain that adds decoupled weight decay; no link if that is None.
+
+    What is added is the parameter times `weight_decay` and `step`.
+
+    Raises:
+      ValueError, TypeError: as `optimizer`.
+    """
+    check(mask=mask)
+    if weight_decay is None:
+        if mask is not None:
+            raise ValueError(f'mask needs a weight_decay, got mask={mask!r} and None')
+        return []
+    check(weight_decay=weight_decay)
+    return [optax.add_decayed_weights(product(weight_decay, step), mask)]
+
+
+def product(a: Any, b: Any) -> Any:
+    """The product of two numbers, or of schedules."""
+    if not callable(a) and not callable(b):
+        return a * b
+    return lambda count: product(*(x(count) if callable(x) else x for x in (a, b)))

@@ -1,42 +1,67 @@
-"""Refusals of parameters by `init`, each naming the first wrong leaf."""
+"""Parameters as `init` gets them: what is refused, and zeros shaped like them."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from diffgrad_optax._dtypes import real_dtype
 
-def check_can_hold(name: str, dtype: np.dtype[Any] | None, params: Any) -> None:
-    """Refuses a real storage dtype for complex parameters.
+
+def zeros(params: Any, *, real: bool = False, **storage: Any) -> Any:
+    """Zeros shaped like `params`, with which an average or a gradient begins.
+
+    Args:
+      params: a tree of arrays, shape-dtype structs or placeholders.
+      real: whether they are real where parameters are complex.
+      **storage: at most one argument, such as ``mu_dtype=mu_dtype``: what to store
+        them in. None is each parameter's own dtype. For a real parameter a complex
+        dtype is the real one of its parts.
 
     Raises:
-      TypeError: naming the argument `name` and the first complex leaf.
+      TypeError: as `check_params`, or naming the argument and the first complex
+        parameter that its real dtype cannot hold.
     """
-    if dtype is None or dtype.kind == 'c':
-        return
-    for path, param in jax.tree.leaves_with_path(params):
-        if jnp.iscomplexobj(param):
+    check_params(params)
+    name, dtype = next(iter(storage.items()), ('', None))
+    if dtype is not None:
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+
+    def zero(path: Any, param: Any) -> jax.Array:
+        own = jnp.result_type(param)
+        if dtype is not None and dtype.kind != 'c' == own.kind and not real:
             raise TypeError(
                 f'{name}={dtype.name} cannot hold the complex parameter '
-                f'{jax.tree_util.keystr(path)} ({jnp.result_type(param).name}): '
+                f'{jax.tree_util.keystr(path)} ({own.name}): '
                 'use None or a complex dtype'
             )
+        stored = own if dtype is None else dtype
+        real_part = real or own.kind != 'c'
+        return jnp.zeros_like(param, dtype=real_dtype(stored) if real_part else stored)
+
+    return jax.tree.map_with_path(zero, params)
 
 
-def check_inexact(params: Any) -> None:
-    """Refuses parameters that have no gradients.
+def check_params(params: Any, *, signs_for: str | None = None) -> None:
+    """Refuses parameters that have no gradients, or none with a sign.
 
     Raises:
-      TypeError: naming the first leaf that is neither floating nor complex.
+      TypeError: naming the first leaf that is neither floating nor complex; if
+        `signs_for` is the name of a transformation, that is not floating.
     """
+    check_one_set(params)
     for path, param in jax.tree.leaves_with_path(params):
-        dtype = jnp.result_type(param)
+        leaf, dtype = jax.tree_util.keystr(path), jnp.result_type(param)
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f'the parameter {jax.tree_util.keystr(path)} is {dtype.name}, and must '
-                'be floating or complex: leave it out with optax.masked'
+                f'the parameter {leaf} is {dtype.name}, and must be floating or '
+                'complex: leave it out with optax.masked'
+            )
+        if signs_for and dtype.kind == 'c':
+            raise TypeError(
+                f'{signs_for} needs the sign of gradients: the parameter {leaf} '
+                f'must be real, got complex ({dtype.name})'
             )
 
 
@@ -47,18 +72,3 @@ def check_one_set(params: Any) -> None:
             'params must be shaped like gradients, got optax.LookaheadParams: put '
             'optax.lookahead around this transformation, not inside'
         )
-
-
-def check_real(name: str, params: Any) -> None:
-    """Refuses complex parameters, whose gradients have no sign.
-
-    Raises:
-      TypeError: naming the transformation `name` and the first complex leaf.
-    """
-    for path, param in jax.tree.leaves_with_path(params):
-        if jnp.iscomplexobj(param):
-            raise TypeError(
-                f'{name} needs the sign of gradients: the parameter '
-                f'{jax.tree_util.keystr(path)} must be real, got complex '
-                f'({jnp.result_type(param).name})'
-            )

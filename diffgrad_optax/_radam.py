@@ -1,6 +1,6 @@
 """RAdam: Adam whose first steps are rectified, with a threshold of one's own."""
 
-import functools
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffgrad_optax._dtypes import at_least_float32, real_dtype
+from diffgrad_optax._checks import check
+from diffgrad_optax._dtypes import scalar, widened
 from diffgrad_optax._moments import bias_correction, scale_by_adam
 
 
@@ -24,6 +25,7 @@ def scale_by_radam(
     nesterov: bool,
 ) -> optax.GradientTransformation:
     """Adam's direction times r_t; the first moment alone while ρ_t < threshold."""
+    check(threshold=threshold)
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
 
     def update_fn(
@@ -35,31 +37,36 @@ def scale_by_radam(
         t = state.count
         # Nesterov's momentum is that of the next step, as far as steps are counted.
         t_mu = optax.safe_increment(t) if nesterov else t
+        rectification = cache(partial(_rectification, b2, t, threshold))
 
-        @functools.cache
-        def rectification(dtype: np.dtype[Any]) -> tuple[jax.Array, jax.Array]:
-            ρ, ρ_inf = _lengths(b2, t, dtype)
-            rectifies = ρ >= threshold
-            now = (ρ - 4) * (ρ - 2) * ρ_inf
-            at_last = (ρ_inf - 4) * (ρ_inf - 2) * ρ
-            # Where nothing is rectified, quotient and root may not exist.
-            r = jnp.where(rectifies, now, 1) / jnp.where(rectifies, at_last, 1)
-            return rectifies, jnp.sqrt(r)
-
-        def rectify(grad: jax.Array, direction: jax.Array, mu: jax.Array) -> jax.Array:
-            wide = at_least_float32(grad, direction, mu)
-            real = real_dtype(wide)
-            β1 = jnp.asarray(b1, real)
-            m_hat = mu.astype(wide) / bias_correction(b1, t_mu, real)
+        def rectify(g: jax.Array, direction: jax.Array, m: jax.Array) -> jax.Array:
+            β1 = scalar(b1, g, direction, m)
+            m_hat = m / bias_correction(b1, t_mu, β1.dtype)
             if nesterov:
-                g_hat = grad.astype(wide) / bias_correction(b1, t, real)
+                g_hat = g / bias_correction(b1, t, β1.dtype)
                 m_hat = β1 * m_hat + (1 - β1) * g_hat
-            rectifies, r = rectification(real)
-            return jnp.where(rectifies, r * direction.astype(wide), m_hat)
+            rectifies, r = rectification(β1.dtype)
+            return jnp.where(rectifies, r * direction, m_hat)
 
-        return jax.tree.map(rectify, updates, directions, state.mu), state
+        wide = widened((updates, directions, state.mu))
+        return jax.tree.map(rectify, *wide), state
 
     return optax.GradientTransformation(adam.init, update_fn)
+
+
+def _rectification(
+    b2: jax.typing.ArrayLike,
+    t: jax.Array,
+    threshold: jax.typing.ArrayLike,
+    dtype: np.dtype[Any],
+) -> tuple[jax.Array, jax.Array]:
+    """Whether steps are rectified, and by which r_t."""
+    ρ, ρ_inf = _lengths(b2, t, dtype)
+    rectifies = ρ >= threshold
+    # Where nothing is rectified, quotient and root may not exist.
+    ρ, ρ_inf = jnp.where(rectifies, ρ, 5), jnp.where(rectifies, ρ_inf, 5)
+    r = (ρ - 4) * (ρ - 2) * ρ_inf / ((ρ_inf - 4) * (ρ_inf - 2) * ρ)
+    return rectifies, jnp.sqrt(r)
 
 
 def _lengths(

@@ -1,5 +1,6 @@
 """SWATS: from Adam to SGD, at the learning rate that Adam's steps come to."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,11 +8,17 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import check
-from diffgrad_optax._dtypes import at_least_float32, keep_state_dtypes, real_dtype
+from diffgrad_optax._dtypes import (
+    at_least_float32,
+    keep_state_dtypes,
+    real_dtype,
+    stable_dtypes,
+)
 from diffgrad_optax._fit import check_state, fitting_gradients
 from diffgrad_optax._frame import following_params
 from diffgrad_optax._moments import bias_correction
-from diffgrad_optax._params import check_inexact
+from diffgrad_optax._optimizer import Mask, decay, product
+from diffgrad_optax._params import check_params
 from diffgrad_optax._sharding import zero_for
 
 
@@ -42,6 +49,8 @@ def swats(
     eps: jax.typing.ArrayLike = 1e-9,
     *,
     switch_tolerance: jax.typing.ArrayLike = 1e-9,
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The SWATS optimizer: Adam, then SGD with a learning rate found on the way.
 
@@ -92,10 +101,13 @@ def swats(
         Traceable.
       eps: added to the denominator, >= 0. Traceable.
       switch_tolerance: :math:`\tau`, >= 0; with 0 it stays Adam. Traceable.
+      weight_decay: :math:`\lambda`, as :func:`diffgrad`: in both phases a step moves
+        by :math:`-\alpha_t \lambda \theta_t` more, and no rate is found from that.
+      mask: as :func:`diffgrad`.
 
     Returns:
-      A transformation with state :class:`SwatsState`. Updates have the gradients'
-      dtype.
+      A transformation with state :class:`SwatsState`, or with weight decay a chain's
+      tuple, that first. Updates have the gradients' dtype.
 
     Raises:
       ValueError: if a plain number is out of its range, NaN or infinite, or (by
@@ -126,11 +138,10 @@ def swats(
     check(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
     check(switch_tolerance=switch_tolerance)
     adam = optax.scale_by_adam(b1, b2, eps)
-    momentum = optax.trace(b1)
 
     @following_params
     def init_fn(params: optax.Params) -> SwatsState:
-        check_inexact(params)
+        check_params(params)
         rate_dtype = real_dtype(at_least_float32(*jax.tree.leaves(params)))
         return SwatsState(
             count=jnp.zeros((), jnp.int32),
@@ -139,44 +150,6 @@ def swats(
             adam_rate=zero_for(params, rate_dtype),
             average=zero_for(params, rate_dtype),
             adam_state=adam.init(params),
-        )
-
-    def adam_step(
-        grads: optax.Updates, state: SwatsState, α: jax.Array
-    ) -> tuple[optax.Updates, SwatsState]:
-        t = state.count
-        directions, adam_state = adam.update(grads, state.adam_state)
-        adam_state = keep_state_dtypes(adam_state, state.adam_state)
-        steps = _scaled_like(-α, directions, grads)
-        descent = -_dot(steps, grads, α.dtype)
-        # p·g = 0 where all gradients or the learning rate are zero: no rate then, as
-        # where γ is not finite.
-        γ = _dot(steps, steps, α.dtype) / jnp.where(descent == 0, 1, descent)
-        found = (descent != 0) & jnp.isfinite(γ)
-        β2 = jnp.asarray(b2, α.dtype)
-        λ = jnp.where(found, β2 * state.average + (1 - β2) * γ, state.average)
-        Λ = λ / bias_correction(b2, t, α.dtype)
-        switches = found & (t > 1) & (Λ > 0) & (jnp.abs(Λ - γ) < switch_tolerance)
-        return steps, state._replace(
-            switch_step=jnp.where(switches, t, 0),
-            sgd_rate=jnp.where(switches, Λ, 0),
-            adam_rate=jnp.where(switches, α, 0),
-            average=λ,
-            adam_state=adam_state._replace(
-                mu=jax.tree.map(lambda m: jnp.where(switches, 0, m), adam_state.mu)
-            ),
-        )
-
-    def sgd_step(
-        grads: optax.Updates, state: SwatsState, α: jax.Array
-    ) -> tuple[optax.Updates, SwatsState]:
-        velocity, trace = momentum.update(grads, optax.TraceState(state.adam_state.mu))
-        # Under vmap this is computed in Adam's phase too, where the rate is still 0.
-        adam_rate = jnp.where(state.in_sgd_phase, state.adam_rate, 1)
-        rate = (1 - jnp.asarray(b1, α.dtype)) * state.sgd_rate * (α / adam_rate)
-        mu = keep_state_dtypes(trace.trace, state.adam_state.mu)
-        return _scaled_like(-rate, velocity, grads), state._replace(
-            adam_state=state.adam_state._replace(mu=mu)
         )
 
     def update_fn(
@@ -189,15 +162,64 @@ def swats(
         check_state(state, SwatsState)
         grads = fitting_gradients(updates, state.adam_state.mu)
         α = learning_rate(state.count) if callable(learning_rate) else learning_rate
-        α = jnp.asarray(α, state.average.dtype)
-        stepped = state._replace(count=optax.safe_increment(state.count))
-
         updates, new_state = jax.lax.cond(
-            state.in_sgd_phase, sgd_step, adam_step, grads, stepped, α
+            state.in_sgd_phase,
+            partial(_sgd_step, b1=b1),
+            partial(_adam_step, adam=adam, b2=b2, tolerance=switch_tolerance),
+            *(grads, state._replace(count=optax.safe_increment(state.count))),
+            jnp.asarray(α, state.average.dtype),
         )
         return updates, new_state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    swats = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    decays = decay(weight_decay, mask, step=product(-1, learning_rate))
+    return stable_dtypes(optax.chain(swats, *decays)) if decays else swats
+
+
+def _adam_step(
+    grads: optax.Updates,
+    state: SwatsState,
+    α: jax.Array,
+    *,
+    adam: optax.GradientTransformation,
+    b2: jax.typing.ArrayLike,
+    tolerance: jax.typing.ArrayLike,
+) -> tuple[optax.Updates, SwatsState]:
+    t, β2 = state.count, jnp.asarray(b2, α.dtype)
+    directions, adam_state = adam.update(grads, state.adam_state)
+    adam_state = keep_state_dtypes(adam_state, state.adam_state)
+    steps = _scaled_like(-α, directions, grads)
+    descent = -_dot(steps, grads, α.dtype)
+    # p·g = 0 where all gradients or the learning rate are zero: no rate then, as
+    # where γ is not finite.
+    γ = _dot(steps, steps, α.dtype) / jnp.where(descent == 0, 1, descent)
+    found = (descent != 0) & jnp.isfinite(γ)
+    λ = jnp.where(found, β2 * state.average + (1 - β2) * γ, state.average)
+    Λ = λ / bias_correction(b2, t, α.dtype)
+    switches = found & (t > 1) & (Λ > 0) & (jnp.abs(Λ - γ) < tolerance)
+    mu = jax.tree.map(lambda m: jnp.where(switches, 0, m), adam_state.mu)
+    return steps, SwatsState(
+        count=t,
+        switch_step=jnp.where(switches, t, 0),
+        sgd_rate=jnp.where(switches, Λ, 0),
+        adam_rate=jnp.where(switches, α, 0),
+        average=λ,
+        adam_state=adam_state._replace(mu=mu),
+    )
+
+
+def _sgd_step(
+    grads: optax.Updates, state: SwatsState, α: jax.Array, *, b1: jax.typing.ArrayLike
+) -> tuple[optax.Updates, SwatsState]:
+    adam_state = state.adam_state
+    velocity, trace = optax.trace(b1).update(grads, optax.TraceState(adam_state.mu))
+    # Under vmap this is computed in Adam's phase too, where the rate is still 0.
+    adam_rate = jnp.where(state.in_sgd_phase, state.adam_rate, 1)
+    rate = (1 - jnp.asarray(b1, α.dtype)) * state.sgd_rate * (α / adam_rate)
+    mu = keep_state_dtypes(trace.trace, adam_state.mu)
+    return _scaled_like(-rate, velocity, grads), state._replace(
+        adam_state=adam_state._replace(mu=mu)
+    )
 
 
 def _scaled_like(factor: jax.Array, tree: Any, grads: Any) -> Any:

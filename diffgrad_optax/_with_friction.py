@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._checks import check
-from diffgrad_optax._dtypes import at_least_float32, storage_dtype
+from diffgrad_optax._dtypes import at_least_float32
 from diffgrad_optax._fit import as_arrays, check_same_array
-from diffgrad_optax._frame import framed, zeros_before
+from diffgrad_optax._frame import Stepped, framed
+from diffgrad_optax._params import zeros
 from diffgrad_optax._paths import arrays_beside
 from diffgrad_optax._quantize import dequantize_state
 from diffgrad_optax.friction import Friction, resolve
@@ -102,21 +103,18 @@ def with_friction(
     """
     coefficient = resolve(friction)
     check(prev_grad_dtype=prev_grad_dtype, inner=inner)
-    dtype = storage_dtype(prev_grad_dtype)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: optax.Params) -> FrictionState:
-        return FrictionState(
-            prev_grad=zeros_before(params, dtype), inner_state=inner.init(params)
-        )
+        prev_grad = zeros(params, prev_grad_dtype=prev_grad_dtype)
+        return FrictionState(prev_grad, inner.init(params))
 
     def step(
         grads: optax.Updates,
         state: FrictionState,
-        params: optax.Params | None,
         inner_updates: optax.Updates,
-    ) -> tuple[optax.Updates, FrictionState, tuple[Any, ...]]:
-        del params
+        **_: Any,
+    ) -> Stepped:
         ξ = jax.tree.map(
             partial(_coefficient_array, coefficient), grads, state.prev_grad
         )

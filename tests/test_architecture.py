@@ -7,9 +7,9 @@ import diffgrad_optax
 
 PACKAGE = Path(diffgrad_optax.__file__).parent
 ROWS = (
-    ('_kinds', '_params', '_paths', '_fit', '_sharding'),
-    ('_checks', '_dtypes'),
-    ('_xla', '_optimizer', 'friction', 'schedules'),
+    ('_checks', '_paths', '_fit', '_sharding'),
+    ('_dtypes',),
+    ('_params', '_xla', '_optimizer', 'friction', 'schedules'),
     ('_frame',),
     ('_moments', '_quantize'),
     ('_adadiff', '_dropout', '_gains', '_mars', '_radam', '_swats', '_with_friction'),

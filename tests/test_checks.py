@@ -297,14 +297,16 @@ def stores(*names):
 def test_storage_that_is_no_floating_dtype_is_refused(maker, name, value, shown):
     with pytest.raises(TypeError) as refusal:
         make_with(maker, **{name: value})
-    assert_names(refusal, f'{name} must be None or a floating dtype', f'got {shown}')
+    assert_names(refusal, f'{name} must be None or a ', f'got {shown}')
 
 
 @pytest.mark.parametrize(
     'maker', [adadiff, scale_by_adadiff, diffgrad, diffrgrad, mars]
 )
 def test_complex_storage_of_what_is_real_is_refused(maker):
-    with pytest.raises(TypeError, match='nu_dtype must be real, got complex64'):
+    with pytest.raises(
+        TypeError, match=r'nu_dtype must be None or a real .* complex64'
+    ):
         make_with(maker, nu_dtype='complex64')
 
 
@@ -383,7 +385,7 @@ def test_what_is_of_no_real_dtype_is_no_number(value):
 @pytest.mark.usefixtures('float32')
 @pytest.mark.parametrize('name', ['b1', 'b2'])
 def test_a_decay_rate_that_is_1_in_float32_is_refused(name):
-    said = f'{name} must be in .0, 1., got 0.99999999, which is 1 in float32'
+    said = f'{name} must be a number in .0, 1., got 0.99999999, which is 1 in float32'
     with pytest.raises(ValueError, match=said):
         adadiff(1e-3, **{name: 1 - 1e-8})
     adadiff(1e-3, **{name: 1 - 2**-24})
@@ -392,7 +394,7 @@ def test_a_decay_rate_that_is_1_in_float32_is_refused(name):
 
 
 def test_an_integer_that_no_float_holds_is_out_of_range():
-    with pytest.raises(ValueError, match='learning_rate must be finite'):
+    with pytest.raises(ValueError, match='learning_rate must be a number, finite'):
         diffgrad(10**400)
 
 
@@ -409,15 +411,15 @@ PARAMS = {'dense': {'kernel': np.ones((2, 3)), 'bias': np.ones(3)}, 'gain': np.o
 MISFITS = {
     'missing_leaf': (
         {'dense': {'kernel': np.ones((2, 3))}, 'gain': np.ones(())},
-        ["['dense']['bias']", 'no gradient came'],
+        ["gradients have nothing at ['dense']['bias']", 'has an array'],
     ),
     'none_for_a_leaf': (
         {**PARAMS, 'gain': None},
-        ["['gain']", 'no gradient came'],
+        ["gradients have NoneType at ['gain']", 'has an array'],
     ),
     'extra_leaf': (
         {**PARAMS, 'scale': np.ones(2)},
-        ["['scale']", 'no leaf for gradient'],
+        ["at ['scale']", 'has nothing'],
     ),
     'other_shape': (
         {**PARAMS, 'dense': {'kernel': np.ones((3, 2)), 'bias': np.ones(3)}},
@@ -433,7 +435,7 @@ MISFITS = {
     ),
     'other_container': (
         {**PARAMS, 'dense': [np.ones(3), np.ones((2, 3))]},
-        ["['dense'][0]", 'no leaf for gradient'],
+        ["gradients have list at ['dense']", 'has dict'],
     ),
 }
 

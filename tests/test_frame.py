@@ -12,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from diffgrad_optax._frame import framed, zeros_before
+from diffgrad_optax._frame import framed
+from diffgrad_optax._params import zeros
 
 
 class NormState(NamedTuple):
@@ -26,10 +27,10 @@ def scale_by_ada_norm(b1=0.9, r=0.95):
     def init(params):
         return NormState(
             norm=jax.tree.map(lambda p: jnp.zeros_like(p, shape=()), params),
-            mu=zeros_before(params, None),
+            mu=zeros(params),
         )
 
-    def step(grads, state, params):
+    def step(grads, state, **_):
         sizes = jax.tree.map(lambda g: jnp.sqrt(jnp.sum(g**2)), grads)
         norm = jax.tree.map(lambda e, n: r * e + (1 - r) * n, state.norm, sizes)
 
@@ -65,9 +66,9 @@ def adgd(first=0.1):
     """AdGD: the rate is at most half of the inverse of the curvature that was met."""
 
     def init(params):
-        return RateState(jnp.array(first), jnp.array(0.0), zeros_before(params, None))
+        return RateState(jnp.array(first), jnp.array(0.0), zeros(params))
 
-    def step(grads, state, params):
+    def step(grads, state, **_):
         difference = optax.tree.sub(grads, state.prev_grad)
         moved = state.rate * optax.tree.norm(state.prev_grad)
         bound = moved / (2 * optax.tree.norm(difference))
@@ -102,11 +103,9 @@ def adapt_rate(inner, rate=0.1, κ=0.01):
     """Hypergradient descent on the rate of `inner`."""
 
     def init(params):
-        return HypergradientState(
-            jnp.array(rate), zeros_before(params, None), inner.init(params)
-        )
+        return HypergradientState(jnp.array(rate), zeros(params), inner.init(params))
 
-    def step(grads, state, params, inner_updates):
+    def step(grads, state, inner_updates, **_):
         α = state.rate + κ * optax.tree.vdot(grads, state.prev_direction)
         updates = optax.tree.scale(-α, inner_updates)
         new = HypergradientState(α, inner_updates, state.inner_state)

@@ -64,7 +64,7 @@ SIGNATURES = {
             'b2': 0.999,
             'eps': 1e-9,
         },
-        {'switch_tolerance': 1e-9},
+        {'switch_tolerance': 1e-9, **DECAY},
     ),
     package.scale_by_gains: ({'beta': 0.05}, {'min_gain': 0.01, 'max_gain': 100.0}),
     package.correct_by_difference: (

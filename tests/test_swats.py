@@ -125,6 +125,26 @@ def assert_follows_reference(optimizer, learning_rate, *, jit=True):
     assert_all_steps_close(actual, expected)
 
 
+@pytest.mark.parametrize(
+    'learning_rate', [0.01, falling_after_the_switch], ids=['constant', 'schedule']
+)
+@pytest.mark.parametrize('weight_decay', [0.3, lambda count: 0.3 / (1 + count)])
+def test_decay_is_added_in_both_phases_and_no_rate_sees_it(learning_rate, weight_decay):
+    params = initial_params()
+    parts = {'weight_decay': weight_decay, 'mask': {'dense': True, 'gain': False}}
+    plain = swats(learning_rate, switch_tolerance=TOLERANCE)
+    decaying = swats(learning_rate, switch_tolerance=TOLERANCE, **parts)
+    state = decaying.init(params)
+    step = jax.jit(decaying.update)
+    for t, (updates, _) in enumerate(stepwise(plain, GRADS)):
+        decayed, state = step(GRADS[t], state, params)
+        α, λ = (x(t) if callable(x) else x for x in (learning_rate, weight_decay))
+        shrink = jax.tree.map(lambda u, p: u - α * λ * p, updates, params)
+        expected = updates | {'dense': shrink['dense']}
+        chex.assert_trees_all_close(decayed, expected, rtol=1e-12)
+    assert state[0].switch_step == 24
+
+
 def test_gradients_without_a_rate_leave_the_average_alone():
     grads = [jnp.array([1.0, 1.0])] + [jnp.zeros(2)] * 3
     optimizer = swats(0.1, switch_tolerance=0.0)
