@@ -16,6 +16,7 @@ from diffgrad_optax import (
     friction_coefficients,
     mars,
     scale_by_diffgrad,
+    swats,
     with_friction,
 )
 
@@ -314,12 +315,13 @@ def test_a_callable_mask_needs_static_args_under_inject_hyperparams():
     np.testing.assert_allclose(updates, -0.05)
 
 
-@pytest.mark.parametrize('make', [diffgrad, diffrgrad, adadiff, mars, diffgradw])
+@pytest.mark.parametrize('make', [diffgrad, diffrgrad, adadiff, mars, swats, diffgradw])
 def test_a_weight_decay_of_none_adds_no_link_and_needs_no_parameters(make):
     grads, params = problem()
     bare, zero = (make(0.1, weight_decay=decay) for decay in (None, 0.0))
     state = bare.init(params)
-    assert len(zero.init(params)) == len(state) + 1
+    chain = state if type(state) is tuple else (state,)
+    assert len(zero.init(params)) == len(chain) + 1
     updates, _ = bare.update(grads[0], state)
     expected, _ = zero.update(grads[0], zero.init(params), params)
     chex.assert_trees_all_equal(updates, expected)

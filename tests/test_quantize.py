@@ -933,7 +933,7 @@ def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(tmp_path):
         (
             {'inner': optax.MultiSteps(optax.adam(1e-3), 2)},
             TypeError,
-            r'give what gradient_transformation\(\) of it returns',
+            r'what its gradient_transformation\(\) returns',
         ),
         ({'block_size': 0}, ValueError, 'block_size must be an integer >= 1, got 0'),
         ({'block_size': 64.0}, TypeError, 'block_size must be an integer .* 64.0'),

@@ -139,8 +139,8 @@ def test_decay_is_added_in_both_phases_and_no_rate_sees_it(learning_rate, weight
     for t, (updates, _) in enumerate(stepwise(plain, GRADS)):
         decayed, state = step(GRADS[t], state, params)
         α, λ = (x(t) if callable(x) else x for x in (learning_rate, weight_decay))
-        shrink = jax.tree.map(lambda u, p: u - α * λ * p, updates, params)
-        expected = updates | {'dense': shrink['dense']}
+        shrinking = optax.tree.add_scale(updates['dense'], -α * λ, params['dense'])
+        expected = updates | {'dense': shrinking}
         chex.assert_trees_all_close(decayed, expected, rtol=1e-12)
     assert state[0].switch_step == 24
 
