@@ -39,16 +39,9 @@ def scale_by_adadiff(
     """Rescales updates by AdaDiff: :func:`adadiff` without learning rate and decay.
 
     Args:
-      b1: decay rate of the first moment, in [0, 1). Traceable.
-      b2: decay rate of the second moment, in [0, 1). Traceable.
-      eps: added to the denominator outside the root, >= 0. Traceable.
-      eps_root: added to the second moment at every step, >= 0. Traceable.
-      mu_dtype: dtype of the first moment; None is the parameter's own. Static.
-      amsgrad: whether to divide by the largest second moment so far. Static.
-      nu_dtype: dtype of the second moment and its maximum, real; None is the
-        parameter's own. Static.
-      prev_grad_dtype: dtype in which the previous gradient is stored; None is
-        the parameter's own. Static.
+      b1, b2, eps: as :func:`diffgrad`.
+      eps_root, amsgrad: as :func:`adadiff`.
+      mu_dtype, nu_dtype, prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation with state :class:`AdadiffState`.
@@ -168,29 +161,17 @@ def adadiff(
     ``optax.chain(optax.add_decayed_weights(weight_decay), adadiff(...))``.
 
     Args:
-      learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
-      b1: decay rate of the first moment, in [0, 1). Traceable.
-      b2: decay rate of the second moment, in [0, 1). Traceable.
-      eps: added to the denominator outside the root, >= 0. Traceable.
+      learning_rate, b1, b2, eps: as :func:`diffgrad`.
       eps_root: added to the second moment at every step, >= 0. With 0 an element
         whose gradient has always been zero is 0/0, unless `eps` is positive.
         Traceable.
-      mu_dtype: dtype of the first moment; None is the parameter's own. Static.
       amsgrad: whether to divide by the largest second moment so far. Static.
-      nu_dtype: dtype of the second moment and its maximum, real; None is the
-        parameter's own. Static.
-      prev_grad_dtype: dtype in which the previous gradient is stored; None is
-        the parameter's own. Static.
-      weight_decay: decoupled decay, a number >= 0 or a schedule, times the learning
-        rate. Traceable.
-      mask: where to decay: a tree of booleans shaped like the parameters or a
-        prefix of them, or a function from the parameters to one. None decays
-        everything. Static; as a function inside :func:`optax.inject_hyperparams`
-        it needs ``static_args='mask'``.
+      weight_decay, mask: as :func:`diffgrad`.
+      mu_dtype, nu_dtype, prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation whose state is the chain's tuple, :class:`AdadiffState`
-      first, and whose `update` needs `params`. Updates have the gradients' dtype.
+      first. Updates have the gradients' dtype.
 
     Raises:
       ValueError: if a plain number is out of its range, NaN or infinite, or (by

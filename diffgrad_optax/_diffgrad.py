@@ -26,16 +26,8 @@ def scale_by_diffgrad(
     """Rescales updates by diffGrad: :func:`diffgrad` without the learning rate.
 
     Args:
-      b1: decay rate of the first moment, in [0, 1). Traceable.
-      b2: decay rate of the second moment, in [0, 1). Traceable.
-      eps: added to the denominator outside the root, >= 0. Traceable.
-      eps_root: added to the denominator inside the root, >= 0. Traceable.
-      mu_dtype: dtype of the first moment; None is the parameter's own. Static.
-      nesterov: whether to use Nesterov momentum, as `optax.nadam`. Static.
-      friction: a name from :mod:`diffgrad_optax.friction` or a callable. Static.
-      nu_dtype: dtype of the second moment, real; None is the parameter's own. Static.
-      prev_grad_dtype: dtype in which the previous gradient is stored; None is
-        the parameter's own. Static.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as :func:`diffgrad`.
+      friction, nu_dtype, prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation with state :class:`FrictionState` whose `inner_state` is
@@ -140,9 +132,13 @@ def diffgrad(
         ``(grad, prev_grad) -> coefficient`` on one array, called with float32 or
         wider. Static. A callable inside :func:`optax.inject_hyperparams` needs
         ``static_args='friction'``, and a dtype its name (``'bfloat16'``).
-      weight_decay: decoupled decay, a number >= 0 or a schedule; None adds none.
-        Traceable; see :func:`diffgradw`.
-      mask: what decays, as :func:`diffgradw`. Static.
+      weight_decay: decoupled decay :math:`\lambda`, a number >= 0 or a schedule,
+        which adds :math:`-\alpha_t \lambda \theta_t` to the update, so that `update`
+        needs `params`. None adds nothing. Traceable.
+      mask: where to decay: a tree of booleans shaped like the parameters or a prefix
+        of them, or a function from the parameters to one. None decays everything.
+        Static; a function inside :func:`optax.inject_hyperparams` needs
+        ``static_args='mask'``, or it is taken for a schedule.
       nu_dtype: dtype of the second moment, real; None is the parameter's own. Static.
       prev_grad_dtype: dtype in which the previous gradient is stored; None is
         the parameter's own. Static.
@@ -218,23 +214,9 @@ def diffgradw(
     ``optax.chain(optax.add_decayed_weights(weight_decay), diffgrad(...))``.
 
     Args:
-      learning_rate: as :func:`diffgrad`.
-      b1: as :func:`diffgrad`.
-      b2: as :func:`diffgrad`.
-      eps: as :func:`diffgrad`.
-      eps_root: as :func:`diffgrad`.
-      mu_dtype: as :func:`diffgrad`.
-      nesterov: as :func:`diffgrad`.
-      friction: as :func:`diffgrad`.
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule; None adds none.
-        Traceable.
-      mask: a tree of booleans shaped like the parameters or a prefix of them, or
-        a function from the parameters to one: where it is false nothing decays.
-        None decays everything. Static. A function inside
-        :func:`optax.inject_hyperparams` needs ``static_args='mask'``, or it is
-        taken for a schedule.
-      nu_dtype: as :func:`diffgrad`.
-      prev_grad_dtype: as :func:`diffgrad`.
+      learning_rate, b1, b2, eps, eps_root, mu_dtype: as :func:`diffgrad`.
+      nesterov, friction, weight_decay, mask: as :func:`diffgrad`.
+      nu_dtype, prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation as :func:`diffgrad`'s, whose `update` needs `params`.

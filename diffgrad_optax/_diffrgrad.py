@@ -60,21 +60,12 @@ def diffrgrad(
     rectifies too early from 0.9995 on.
 
     Args:
-      learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
-      b1: decay rate of the first moment, in [0, 1). Traceable.
-      b2: decay rate of the second moment, in [0, 1). Traceable.
-      eps: added to the denominator outside the root, >= 0. Traceable.
-      eps_root: added to the denominator inside the root, >= 0. Traceable.
+      learning_rate, b1, b2, eps, eps_root: as :func:`diffgrad`.
       threshold: the :math:`\rho_t` from which on the second moment is used, at
         least 4, below which :math:`r_t` does not exist. 5 is never reached
         with `b2` below 2/3, where :math:`\rho_\infty < 5`. Traceable.
-      nesterov: as :func:`diffgrad`. Static.
-      friction: as :func:`diffgrad`. Static.
-      weight_decay: as :func:`diffgrad`.
-      mask: as :func:`diffgrad`.
-      mu_dtype: as :func:`diffgrad`. Static.
-      nu_dtype: as :func:`diffgrad`. Static.
-      prev_grad_dtype: as :func:`diffgrad`. Static.
+      nesterov, friction, weight_decay, mask: as :func:`diffgrad`.
+      mu_dtype, nu_dtype, prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation whose state is the chain's tuple, :class:`FrictionState`

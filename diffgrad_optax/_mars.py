@@ -61,8 +61,7 @@ def correct_by_difference(
         array's update is 0; that of one below 1e-19 underflows, and the array is not
         clipped. A NaN in the array keeps its other elements from being clipped.
         Traceable.
-      prev_grad_dtype: dtype in which the previous gradient is stored; None is
-        the parameter's own. Static.
+      prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation with state :class:`CorrectByDifferenceState`. Updates have
@@ -156,24 +155,14 @@ def mars(
     Deviations: as :func:`correct_by_difference`.
 
     Args:
-      learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
-      b1: decay rate of the first moment, in [0, 1). Traceable.
-      b2: decay rate of the second moment, in [0, 1). Traceable.
-      eps: added to the denominator outside the root, >= 0. Traceable.
-      gamma: the part of the correction that is made, >= 0. Traceable.
-      max_norm: as :func:`correct_by_difference`. Traceable.
-      weight_decay: decoupled decay, a number >= 0 or a schedule, times the learning
-        rate. Traceable.
-      mask: where to decay, as :func:`adadiff`. Static.
-      mu_dtype: dtype of the first moment; None is the parameter's own. Static.
-      nu_dtype: dtype of the second moment, real; None is the parameter's own. Static.
-      prev_grad_dtype: dtype in which the previous gradient is stored; None is
-        the parameter's own. Static.
+      learning_rate, b1, b2, eps: as :func:`diffgrad`.
+      gamma, max_norm: as :func:`correct_by_difference`.
+      weight_decay, mask: as :func:`diffgrad`.
+      mu_dtype, nu_dtype, prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation whose state is the chain's tuple,
-      :class:`CorrectByDifferenceState` first, and whose `update` needs `params`.
-      Updates have the gradients' dtype.
+      :class:`CorrectByDifferenceState` first. Updates have the gradients' dtype.
 
     Raises:
       ValueError: if a plain number is out of its range, NaN or infinite, or (by

@@ -95,11 +95,11 @@ def swats(
     the rate :math:`\alpha_s` at the switch; with a number it is the paper's.
 
     Args:
-      learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
+      learning_rate: as :func:`diffgrad`.
       b1: decay rate of the first moment and SGD's momentum, in [0, 1). Traceable.
       b2: decay rate of the second moment and of the average rate, in [0, 1).
         Traceable.
-      eps: added to the denominator, >= 0. Traceable.
+      eps: as :func:`diffgrad`.
       switch_tolerance: :math:`\tau`, >= 0; with 0 it stays Adam. Traceable.
       weight_decay: :math:`\lambda`, as :func:`diffgrad`: in both phases a step moves
         by :math:`-\alpha_t \lambda \theta_t` more, and no rate is found from that.

@@ -65,8 +65,7 @@ def with_friction(
         called with float32 or wider. Static. A callable inside
         :func:`optax.inject_hyperparams` needs ``static_args='friction'``, or it is
         taken for a schedule.
-      prev_grad_dtype: dtype in which the previous gradient is stored; None is
-        each parameter's own. Static.
+      prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
       A transformation that forwards extra arguments to `inner`, with state

@@ -21,6 +21,7 @@ extensions = [
     'mathml',
     'myst_parser',
     'offline',
+    'shared_arguments',
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
 ]

@@ -1,6 +1,7 @@
 """What the build of the site refuses, on sites of one page."""
 
 import importlib
+import inspect
 import io
 from pathlib import Path
 
@@ -45,6 +46,26 @@ def test_a_public_name_without_documentation_is_a_warning(warnings_of):
         for name in module.__all__:
             missing = f'{module.__name__}.{name} is public'
             assert (missing in warnings) == (name != 'diffgrad'), name
+
+
+FUNCTIONS = [
+    getattr(module, name)
+    for module in (diffgrad_optax, diffgrad_optax.schedules)
+    for name in module.__all__
+    if inspect.isfunction(getattr(module, name))
+]
+
+
+@pytest.mark.parametrize('function', FUNCTIONS)
+def test_every_argument_is_documented_in_full_where_it_is_rendered(
+    function, monkeypatch
+):
+    monkeypatch.syspath_prepend(EXTENSIONS)
+    shared = importlib.import_module('shared_arguments')
+    lines = list(shared.expanded(inspect.getdoc(function).splitlines()))
+    for name in inspect.signature(function).parameters:
+        text = shared.argument_text(lines, name)
+        assert not text[0].startswith(f'  {name}: as :func:')
 
 
 @pytest.mark.parametrize(
