@@ -19,13 +19,13 @@ name            :math:`\xi_t`                       range              looks at
 `relative_dfc`  σ(\|g_{t-1} − g_t\| / rms)          [½, 1)             array
 ==============  ==================================  =================  ==========
 
-In floating point the open ends are reached: a coefficient rounds to its bound.
+In floating point a coefficient may round to an open bound.
 
-All arithmetic is float32 or wider, whatever the gradients are stored in, and so
-is the result: in bfloat16 the sigmoid would be exactly ½ for every difference up
-to 1e-3, and friction would be gone. For complex gradients :math:`|\cdot|` is the
-modulus. `dfc3` to `dfc5` and `relative_dfc` sum squares of the gradients: in float32
-an array's norm must stay below 1.8e19, and for `relative_dfc` the rms above 1e-18.
+Arithmetic and result are float32 or wider, whatever the gradients are stored in: in
+bfloat16 the sigmoid is exactly ½ for every difference up to 1e-3. For complex gradients
+:math:`|\cdot|` is the modulus. `dfc3` to `dfc5` and `relative_dfc` sum squares: in
+float32 an array's norm must stay below 1.8e19, and for `relative_dfc` the rms above
+1e-18.
 
 The derivative of a root is taken as 0 at 0. Where all gradients of an array are zero
 `relative_dfc` has no meaningful derivative: ξ jumps as soon as one of them is not.
@@ -107,8 +107,7 @@ def dfc2(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     sigmoid. Only this reading has the range that the paper states.
 
     Args:
-      grad: :math:`g_t`, any shape, real or complex.
-      prev_grad: :math:`g_{t-1}`, the same shape.
+      grad, prev_grad: as :func:`dfc`.
 
     Returns:
       The coefficient in [½, 5), the same shape, float32 or wider. Above 1 it
@@ -129,8 +128,7 @@ def dfc3(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     steady, :math:`\mu \gg 1`, these three nearly stop.
 
     Args:
-      grad: :math:`g_t`, any shape, real or complex.
-      prev_grad: :math:`g_{t-1}`, the same shape.
+      grad, prev_grad: as :func:`dfc`.
 
     Returns:
       The coefficient in [σ(−μ), 1), the same shape, float32 or wider.
@@ -170,11 +168,8 @@ def relative_dfc(
     first gradient there is none to differ from: there ξ is
     :math:`\sigma(c|g_t|/\mathrm{rms})`.
 
-    Not from a paper: this is what `dfc` lacks where gradients are small.
-
     Args:
-      grad: :math:`g_t`, any shape, real or complex.
-      prev_grad: :math:`g_{t-1}`, the same shape.
+      grad, prev_grad: as :func:`dfc`.
       c: how much a change counts, >= 0; at 1 a change as large as the rms gives
         0.73. Set it with ``functools.partial(friction.relative_dfc, c=3.0)``.
         Traceable.

@@ -11,6 +11,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import diffgrad_optax
+from diffgrad_optax import friction
 
 SHARED = re.compile(r'(?P<margin> +)(?P<names>\w+(, \w+)*): as :func:`(?P<at>\w+)`\.')
 
@@ -30,7 +31,8 @@ def expanded(lines: list[str]) -> Iterator[str]:
         if not (shared := SHARED.fullmatch(line)):
             yield line
             continue
-        function = getattr(diffgrad_optax, shared['at'])
+        owner = friction if shared['at'] in friction.__all__ else diffgrad_optax
+        function = getattr(owner, shared['at'])
         documented = (inspect.getdoc(function) or '').splitlines()
         for name in shared['names'].split(', '):
             for text in argument_text(documented, name):
