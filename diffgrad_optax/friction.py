@@ -119,13 +119,10 @@ def dfc2(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
 def dfc3(grad: jax.Array, prev_grad: jax.Array) -> jax.Array:
     r"""By the array's spread: :math:`\xi_t = \sigma(\nu|g_{t-1} - g_t| - \mu)`.
 
-    Each element has its own coefficient; :math:`\mu` and :math:`\nu` are the array's.
-
-    Deviation, for `dfc4` and `dfc5` too: the paper speaks of the mean and the
-    standard deviation "of absolute gradients of the batch"; here they are taken
-    over each array of the tree. The paper's range [½, 1] cannot hold, because
-    equal gradients give :math:`\sigma(-\mu) < 1/2`: where gradients are large and
-    steady, :math:`\mu \gg 1`, these three nearly stop.
+    Deviation, for `dfc4` and `dfc5` too: the paper's :math:`\mu` and :math:`\nu` are
+    "of absolute gradients of the batch"; here they are each array's. The paper's range
+    [½, 1] cannot hold, because equal gradients give :math:`\sigma(-\mu) < 1/2`: where
+    gradients are large and steady, :math:`\mu \gg 1`, these three nearly stop.
 
     Args:
       grad, prev_grad: as :func:`dfc`.
@@ -170,9 +167,8 @@ def relative_dfc(
 
     Args:
       grad, prev_grad: as :func:`dfc`.
-      c: how much a change counts, >= 0; at 1 a change as large as the rms gives
-        0.73. Set it with ``functools.partial(friction.relative_dfc, c=3.0)``.
-        Traceable.
+      c: how much a change counts, >= 0: ``functools.partial(relative_dfc, c=3.0)``.
+        At 1 a change as large as the rms gives 0.73. Traceable.
 
     Returns:
       The coefficient in [½, 1), the same shape, float32 or wider; ½ where the
