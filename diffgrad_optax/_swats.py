@@ -190,10 +190,10 @@ def _adam_step(
     adam_state = keep_state_dtypes(adam_state, state.adam_state)
     steps = _scaled_like(-α, directions, grads)
     descent = -_dot(steps, grads, α.dtype)
-    # p·g = 0 where all gradients or the learning rate are zero: no rate then, as
-    # where γ is not finite.
-    γ = _dot(steps, steps, α.dtype) / jnp.where(descent == 0, 1, descent)
-    found = (descent != 0) & jnp.isfinite(γ)
+    # p·g = 0 where all gradients or the learning rate are zero: γ is 0 then, which is
+    # no rate, like one that is not finite.
+    γ = _dot(steps, steps, α.dtype) / jnp.where(descent == 0, jnp.inf, descent)
+    found = (γ != 0) & jnp.isfinite(γ)
     λ = jnp.where(found, β2 * state.average + (1 - β2) * γ, state.average)
     Λ = λ / bias_correction(b2, t, α.dtype)
     switches = found & (t > 1) & (Λ > 0) & (jnp.abs(Λ - γ) < tolerance)
