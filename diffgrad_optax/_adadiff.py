@@ -47,7 +47,7 @@ def scale_by_adadiff(
       A transformation with state :class:`AdadiffState`.
 
     Raises:
-      ValueError, TypeError: as :func:`adadiff`.
+      ValueError, TypeError: as :func:`diffgrad`.
 
     Example: a first step is ±1/√2: the change from no gradient counts as much as the
     gradient. Where it then repeats, steps grow to ±1.
@@ -128,43 +128,25 @@ def adadiff(
                  {\sqrt{v_t / (1 - \beta_2^t)} + \varepsilon}
             + \lambda \theta_t \right)
 
-    elementwise, from :math:`m_0 = v_0 = g_0 = 0`; with `amsgrad` the root has
-    :math:`v^{\max}_t = \max(v^{\max}_{t-1}, v_t)` in place of :math:`v_t`. In
-    arguments: :math:`\alpha_t` is `learning_rate`, :math:`\beta_1` `b1`,
-    :math:`\beta_2` `b2`, :math:`\varepsilon` `eps`, :math:`\bar\varepsilon`
-    `eps_root` and :math:`\lambda` `weight_decay`.
+    elementwise, from :math:`m_0 = v_0 = g_0 = 0`, with :math:`\bar\varepsilon`
+    `eps_root`; with `amsgrad` :math:`\max(v_1, \ldots, v_t)` takes the place of
+    :math:`v_t` in the root.
 
-    Reach for it where you would use AdaBelief, whose idea it shares: a gradient
-    that keeps its value makes long steps, one that jumps makes short ones.
-    diffGrad does the opposite, its steps are the longer the more the gradient
-    changes. Unlike diffGrad's, AdaDiff's steps do not depend on the gradients'
-    size, as far as `eps_root` is small against their squares. It sums up to
-    `eps_root` / (1 - b2), 1e-5 with the defaults: a steady gradient of 3e-3 makes
-    0.7 of a full step, one of 3e-4 a tenth, and far below that AdaDiff is SGD at
-    316 times the learning rate. Use 1e-16 there, as the authors do for language
-    models.
+    Use it where you would use AdaBelief, whose idea it shares: a gradient that keeps
+    its value makes long steps, one that jumps makes short ones. diffGrad does the
+    opposite. Steps do not depend on the gradients' size, as far as `eps_root` is small
+    against their squares: it sums up to `eps_root` / (1 - b2), 1e-5 with the defaults.
+    A steady gradient of 3e-3 makes 0.7 of a full step, one of 3e-4 a tenth. Use 1e-16
+    for smaller ones, as the authors do for language models.
 
-    Memory: three arrays per parameter (:math:`m`, :math:`v`, :math:`g_{t-1}`), one
-    more with `amsgrad`, in the parameter's dtype. With bfloat16 parameters
-    :math:`v` stalls, as `optax.adam`'s does: 0.999 v rounds to v. With float16
-    ones it underflows, and a `prev_grad_dtype` of float16 stores a gradient above
-    65504 as infinity, which :math:`v` then keeps: bfloat16 has neither limit. Under
-    :func:`optax.inject_hyperparams` see :func:`diffgrad` for bfloat16 parameters.
-
-    Deviations. The README of the published code writes the bracket as
-    :math:`g_t^2 - g_{t-1}^2`; here, as in its pseudocode and code, it is
-    :math:`g_t^2 + (g_t - g_{t-1})^2`. The pseudocode adds ε once, outside the
-    state; the code adds it to the stored average at every step, and so does this
-    (it is `optax.adabelief`'s `eps_root`). The code's amsgrad adds ε to the stored
-    maximum too, which then grows without bound: not here. The code's weight decay
-    is coupled; that is
-    ``optax.chain(optax.add_decayed_weights(weight_decay), adadiff(...))``.
+    Memory: three arrays per parameter, one more with `amsgrad`; :doc:`/docs/limits`
+    says what each dtype can hold. Deviations from paper and published code:
+    :doc:`/docs/theory/relatives`.
 
     Args:
       learning_rate, b1, b2, eps: as :func:`diffgrad`.
       eps_root: added to the second moment at every step, >= 0. With 0 an element
-        whose gradient has always been zero is 0/0, unless `eps` is positive.
-        Traceable.
+        without a gradient so far is 0/0, unless `eps` is positive. Traceable.
       amsgrad: whether to divide by the largest second moment so far. Static.
       weight_decay, mask: as :func:`diffgrad`.
       mu_dtype, nu_dtype, prev_grad_dtype: as :func:`diffgrad`.
@@ -174,12 +156,7 @@ def adadiff(
       first. Updates have the gradients' dtype.
 
     Raises:
-      ValueError: if a plain number is out of its range, NaN or infinite, or (by
-        `update`) if the gradients do not fit the state.
-      TypeError: if an argument is no number, callable or floating dtype where
-        one is needed, (by `init`) if a real dtype would store a complex value, or
-        (by `update`) if a gradient is neither array nor number or the state is that
-        of another transformation.
+      ValueError, TypeError: as :func:`diffgrad`.
 
     Example: both elements move by gradients of size 1, one of them zigzags.
 

@@ -70,93 +70,51 @@ def diffgrad(
     .. math::
 
         m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, &
-        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
-        \hat m_t &= m_t / (1 - \beta_1^t), &
+        \hat m_t &= m_t / (1 - \beta_1^t) \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, &
         \hat v_t &= v_t / (1 - \beta_2^t) \\
         \xi_t &= \sigma(|g_{t-1} - g_t|), &
         \theta_{t+1} &= \theta_t - \alpha_t\, \xi_t\, \hat m_t
             / (\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon)
 
-    elementwise, from :math:`m_0 = v_0 = g_0 = 0`. In arguments: :math:`\alpha_t`
-    is `learning_rate`, :math:`\beta_1` `b1`, :math:`\beta_2` `b2`,
-    :math:`\varepsilon` `eps`, :math:`\bar\varepsilon` `eps_root` and :math:`\xi`
-    `friction`.
+    elementwise, from :math:`m_0 = v_0 = g_0 = 0`.
 
-    Reach for it where you would use Adam and gradients are large enough to
-    differ: :math:`\xi` sees their absolute size. With gradients of 1e-3 and below
-    it is ½ to three digits, and diffGrad is Adam at half the learning rate;
-    :func:`friction_coefficients` shows which you have.
+    Use it where you would use Adam and gradients are large enough to differ:
+    :math:`\xi` sees their absolute size. With gradients of 1e-3 and below diffGrad is
+    Adam at half the learning rate; :func:`friction_coefficients` shows which you have.
 
-    Memory: three arrays per parameter (:math:`m`, :math:`v`, :math:`g_{t-1}`) in
-    the parameter's dtype, one more than Adam. Each may be stored in another dtype.
-    Friction is computed in float32 at least, the moments too if one of them has a
-    dtype of its own. With bfloat16 parameters give ``nu_dtype='float32'``: in
-    bfloat16 a second moment never shrinks, because 0.999 v rounds to v.
-
-    As :math:`\sigma` has no slope above ¼, rounding :math:`g_{t-1}` moves :math:`\xi`
-    by at most ¼ of the rounding, which is up to 1/256 of :math:`|g_{t-1}|` in bfloat16,
-    1/16 in float8_e4m3fn and 1/8 in float8_e5m2, or for smaller gradients 1e-3 and
-    8e-6: small where gradients are below 1, except for `relative_dfc`. Beyond 448
-    float8_e4m3fn stores NaN; beyond 57344 float8_e5m2 and beyond 65504 float16 store
-    infinity. A second moment that its dtype rounds to 0 leaves :math:`\varepsilon` to
-    divide by: below 3e-8 in float16, 8e-6 in float8_e5m2, 1e-3 in float8_e4m3fn. With
-    float16 parameters give ``nu_dtype='float32'`` too, or `eps` 1e-7 at least: 1e-8 is
-    0 there, as in `optax.adam`. :func:`quantize_state` stores all three in 3.1 bytes
-    without such limits.
-
-    With bfloat16 parameters, give :func:`optax.inject_hyperparams` the argument
-    ``hyperparam_dtype=jnp.float32``: it casts hyperparameters to the parameters'
-    dtype otherwise, and 0.999 in bfloat16 is 1.
-
-    Deviations. From the paper: its text wants an ε of "about 1e-7"; 1e-8 is
-    its code's. From the authors' code and other PyTorch ports: those add ε
-    before the second moment is bias-corrected, an effective
-    :math:`\varepsilon/\sqrt{1 - \beta_2^t}` in the equation above; here, as in
-    the paper and in `optax.adam`, it is added after. From the authors' first
-    code: it compared the gradient with itself, so that :math:`\xi = 1/2` after the
-    first step.
-    Nesterov momentum and `eps_root` are `optax.adam`'s, not the paper's. From
-    `optax.adam`: that multiplies a moment stored in `mu_dtype` by `b1` in that dtype;
-    here it is widened to float32 first.
+    Memory: three arrays per parameter, one more than Adam. :doc:`/docs/limits` says
+    what each dtype can hold; with bfloat16 parameters give ``nu_dtype='float32'``.
+    Deviations from paper, published codes and optax: :doc:`/docs/theory/diffgrad`.
 
     Args:
       learning_rate: :math:`\alpha_t`, a number >= 0 or a schedule. Traceable.
-      b1: decay rate of the first moment, in [0, 1). Traceable.
-      b2: decay rate of the second moment, in [0, 1). Traceable.
-      eps: added to the denominator outside the root, >= 0. Traceable.
-      eps_root: added to the denominator inside the root, >= 0; needed only to
-        differentiate through the update. Traceable.
+      b1: :math:`\beta_1`, decay rate of the first moment, in [0, 1). Traceable.
+      b2: :math:`\beta_2`, decay rate of the second moment, in [0, 1). Traceable.
+      eps: :math:`\varepsilon`, added outside the root, >= 0. Traceable.
+      eps_root: :math:`\bar\varepsilon`, added inside the root, >= 0. Traceable.
       mu_dtype: dtype of the first moment; None is the parameter's own. Static.
       nesterov: whether to use Nesterov momentum, as `optax.nadam`. Static.
-      friction: a name from :mod:`diffgrad_optax.friction` or a callable
-        ``(grad, prev_grad) -> coefficient`` on one array, called with float32 or
-        wider. Static. A callable inside :func:`optax.inject_hyperparams` needs
-        ``static_args='friction'``, and a dtype its name (``'bfloat16'``).
-      weight_decay: decoupled decay :math:`\lambda`, a number >= 0 or a schedule,
-        which adds :math:`-\alpha_t \lambda \theta_t` to the update, so that `update`
-        needs `params`. None adds nothing. Traceable.
-      mask: where to decay: a tree of booleans shaped like the parameters or a prefix
-        of them, or a function from the parameters to one. None decays everything.
-        Static; a function inside :func:`optax.inject_hyperparams` needs
-        ``static_args='mask'``, or it is taken for a schedule.
+      friction: :math:`\xi`, a name from :mod:`diffgrad_optax.friction` or a function
+        ``(grad, prev_grad) -> coefficient`` on one array. Static.
+      weight_decay: decoupled decay :math:`\lambda`, a number >= 0 or a schedule: adds
+        :math:`-\alpha_t \lambda \theta_t` to the update, so that `update` needs
+        `params`. None adds nothing. Traceable.
+      mask: where to decay: a tree of booleans, shaped like the parameters or a prefix
+        of them, or a function from the parameters to one. Static.
       nu_dtype: dtype of the second moment, real; None is the parameter's own. Static.
-      prev_grad_dtype: dtype in which the previous gradient is stored; None is
-        the parameter's own. Static.
+      prev_grad_dtype: dtype of :math:`g_{t-1}`; None is the parameter's own. Static.
 
     Returns:
-      A transformation whose state is the chain's tuple, :class:`FrictionState`
-      first. Updates have the gradients' dtype, rounded to it before the learning rate
-      and after: where gradients are narrower than parameters, widen them first.
+      A transformation whose state is the chain's tuple, :class:`FrictionState` first.
+      Updates have the gradients' dtype.
 
     Raises:
-      ValueError: if a plain number is out of its range, NaN or infinite, if
-        `friction` is an unknown name, or (by `update`) if the gradients do not
-        fit the state.
-      TypeError: if an argument is no number, callable or floating dtype where
-        one is needed, or (by `update`) as :func:`with_friction`.
+      ValueError: if an argument is out of range, or gradients do not fit the state.
+      TypeError: if an argument, gradient or state is of a wrong type.
 
-    Example: an element whose gradient repeats moves at half of Adam's step, one
-    whose gradient changes by more than 5 at all but a hundredth of it.
+    Example: an element whose gradient repeats moves by half of Adam's step, one whose
+    gradient changes by 6 by nearly all of it.
 
     >>> import jax.numpy as jnp
     >>> import optax
@@ -173,8 +131,7 @@ def diffgrad(
 
     References:
       Dubey et al., `diffGrad: An Optimization Method for Convolutional Neural
-      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 11-13
-      (moments), 17-19 (friction), 20 (step).
+      Networks <https://arxiv.org/abs/1909.11015>`_, IEEE TNNLS 2020, Eqs. 11-20.
     """
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype, nesterov=nesterov)
     scaled = with_friction(adam, friction, prev_grad_dtype=prev_grad_dtype)

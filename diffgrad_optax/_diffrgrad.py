@@ -46,18 +46,14 @@ def diffrgrad(
     :math:`\rho_\min` `threshold`: friction around `optax.scale_by_radam`, and a
     learning rate.
 
-    Reach for it where you would write a warm-up by hand: the second moment is not
-    divided by before enough gradients are seen (five steps with the defaults), and
-    those first steps are as long as the gradient is large.
+    Use it where you would write a warm-up by hand: the second moment is not divided by
+    before enough gradients are seen (five steps with the defaults), and those first
+    steps are as long as the gradient is large.
 
-    Memory and dtypes: as :func:`diffgrad`, three arrays per parameter.
-
-    Deviations: RAdam's paper takes :math:`\rho_t > 4`; the 5 here is its code's and
-    optax's. The published diffRGrad code adds ε before the second moment is
-    bias-corrected; here it is added after, as in optax. :math:`\rho_t` is computed
-    without the difference of two numbers near :math:`\rho_\infty`, for which
-    `optax.scale_by_radam` is wrong by up to a percent in float32 at `b2` 0.999, and
-    rectifies too early from 0.9995 on.
+    Memory and dtypes: as :func:`diffgrad`. Deviations: RAdam's paper takes
+    :math:`\rho_t > 4`; the 5 here is its code's and optax's. :math:`\rho_t` is computed
+    without a difference of large numbers, by which `optax.scale_by_radam` is wrong by
+    up to a percent in float32 at `b2` 0.999, and rectifies too early from 0.9995 on.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: as :func:`diffgrad`.

@@ -42,7 +42,7 @@ def scale_by_gains(
     elementwise, from :math:`\gamma_0 = 1`, with :math:`\beta` `beta`,
     :math:`\gamma_\min` `min_gain` and :math:`\gamma_\max` `max_gain`.
 
-    Reach for it before plain or momentum SGD with large batches, where a sign
+    Use it before plain or momentum SGD with large batches, where a sign
     means something. Before an optimizer that divides by the gradient's size
     (Adam, RMSprop) a slowly changing gain cancels: put it after that one.
 

@@ -39,28 +39,21 @@ def correct_by_difference(
     :math:`\beta_1` of :math:`c_t` is momentum that looks ahead along the change of
     the gradient; :math:`\gamma = 1` would take all of it.
 
-    Reach for it in language-model training, before `optax.scale_by_adam`,
-    `optax.scale_by_lion` or `optax.contrib.muon`; :func:`mars` is it
-    before AdamW. Give it the decay of the momentum after it, which is `b1` of Adam
-    and `b2` of Lion.
+    Use it in language-model training, before `optax.scale_by_adam`,
+    `optax.scale_by_lion` or `optax.contrib.muon`, with the decay of their momentum:
+    `b1` of Adam, `b2` of Lion. :func:`mars` is it before AdamW.
 
-    Memory: one array per parameter, in `prev_grad_dtype`. Time: one pass more and
-    one sum per array.
+    Memory: one array per parameter. Time: one pass more and one sum per array.
 
-    Deviation: the published code applies it to matrices, arrays of exactly two
-    dimensions, and trains all others with AdamW at settings of their own. Here all
-    are corrected; leave some out with `optax.masked`. The derivative of the norm
-    does not exist where an array is zero: differentiate through the update only
-    elsewhere.
+    Deviation: the published code corrects matrices only, and trains all other arrays
+    with AdamW at settings of their own. Here all are corrected; leave some out with
+    `optax.masked`.
 
     Args:
       gamma: the part of the correction that is made, >= 0. Traceable.
       b1: decay rate of the momentum that follows, in [0, 1). Traceable.
       max_norm: the largest norm of an array of :math:`c_t`, >= 0; infinity for no
-        clipping. In float32 the square of a norm above 1.8e19 overflows, and the whole
-        array's update is 0; that of one below 1e-19 underflows, and the array is not
-        clipped. A NaN in the array keeps its other elements from being clipped.
-        Traceable.
+        clipping. Very large and very small norms: :doc:`/docs/limits`. Traceable.
       prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
@@ -68,12 +61,7 @@ def correct_by_difference(
       the gradients' dtype.
 
     Raises:
-      ValueError: if a plain number is out of its range or NaN, or (by `update`) if the
-        gradients do not fit the state.
-      TypeError: if an argument is no number or no floating dtype, (by `init`) if
-        `prev_grad_dtype` is real and a parameter complex, or (by `update`) if a
-        gradient is neither array nor number or the state is that of another
-        transformation.
+      ValueError, TypeError: as :func:`diffgrad`.
 
     >>> import jax.numpy as jnp
     >>> from diffgrad_optax import correct_by_difference
@@ -137,22 +125,15 @@ def mars(
             + \lambda \theta_t \right)
 
     where :math:`\hat m_t` and :math:`\hat v_t` are Adam's bias-corrected moments of
-    :func:`correct_by_difference`'s :math:`u_t`, clipped to `max_norm` per array. In
-    arguments: :math:`\alpha_t` is `learning_rate`, :math:`\varepsilon` `eps`,
-    :math:`\lambda` `weight_decay`; `b1` is the decay of the first moment and the
-    one in the correction.
+    :func:`correct_by_difference`'s :math:`u_t`. `b1` is the decay of the first moment
+    and the one in the correction.
 
-    Reach for it where you would use AdamW on a language model; the authors' γ is
-    small, and with `gamma=0` it is AdamW with clipping by array. For Lion or Muon
-    put :func:`correct_by_difference` before them.
+    Use it where you would use AdamW on a language model; the authors' γ is small, and
+    with `gamma=0` it is AdamW with clipping by array. For Lion or Muon put
+    :func:`correct_by_difference` before them, which has the deviations too.
 
-    Memory: three arrays per parameter, one more than AdamW;
-    `prev_grad_dtype=jnp.bfloat16` halves the third.
-
-    With float16 as `prev_grad_dtype` a gradient above 65504 is stored as infinity,
-    and the next step is NaN; bfloat16 has no such limit.
-
-    Deviations: as :func:`correct_by_difference`.
+    Memory: three arrays per parameter, one more than AdamW. In float16 a previous
+    gradient can overflow, and the next step is NaN: :doc:`/docs/limits`.
 
     Args:
       learning_rate, b1, b2, eps: as :func:`diffgrad`.
@@ -165,10 +146,7 @@ def mars(
       :class:`CorrectByDifferenceState` first. Updates have the gradients' dtype.
 
     Raises:
-      ValueError: if a plain number is out of its range, NaN or infinite, or (by
-        `update`) if the gradients do not fit the state.
-      TypeError: if an argument is no number, callable or floating dtype where
-        one is needed, or (by `update`) as :func:`correct_by_difference`.
+      ValueError, TypeError: as :func:`diffgrad`.
 
     Example: a shrinking gradient shortens the step sooner than Adam's.
 

@@ -69,30 +69,21 @@ def swats(
         \text{after that } & v_t = \beta_1 v_{t-1} + g_t, \qquad
             \theta_{t+1} = \theta_t - (1 - \beta_1) \Lambda\, v_t
 
-    from :math:`v = 0`; the products run over the whole tree. In arguments:
-    :math:`\alpha_t` is `learning_rate`, :math:`\beta_1` `b1`, :math:`\beta_2` `b2`,
-    :math:`\varepsilon` `eps` and :math:`\tau` `switch_tolerance`.
+    from :math:`v = 0`; the products run over the whole tree, and :math:`\tau` is
+    `switch_tolerance`. A schedule goes on after a switch at the rate :math:`\alpha_s`:
+    the rate is :math:`\Lambda\, \alpha_t / \alpha_s`.
 
-    Reach for it where SGD generalises better than Adam and you do not want to tune
-    its learning rate. The state says what happened: `in_sgd_phase`, `switch_step`,
+    Use it where SGD generalizes better than Adam and you do not want to tune its
+    learning rate. The state says what happened: `in_sgd_phase`, `switch_step`,
     `sgd_rate`; behind a chain ``optax.tree.get(state, 'sgd_rate')`` finds it.
 
-    Memory: two arrays per parameter, Adam's; SGD's momentum takes the place of the
-    first. Time: 3.5 times Adam's on a CPU, and twice by the bytes that it moves on a
-    GPU: two sums over the whole step decide whether the first moment is kept or reset.
+    Memory: two arrays per parameter. Time: 3.5 times Adam's on a CPU, because two sums
+    over the whole step decide whether the first moment is kept. The tolerance is
+    absolute, in the unit of :math:`\gamma_t`: about the learning rate divided by the
+    gradients' size. In float32 rates above 1.6e-2 need a larger one.
 
-    The tolerance is absolute, in the unit of :math:`\gamma_t`, which is about the
-    learning rate divided by the gradients' size. In float32 rates above 1.6e-2 are
-    further apart than 1e-9 and only meet it by being equal: give a larger one there.
-    Under :func:`optax.inject_hyperparams` see :func:`diffgrad` for bfloat16 parameters.
-    A gradient that is not finite gives no rate, and as Adam's moments keep it, no later
-    one does: it stays Adam.
-
-    Deviations. ε is added after the second moment is bias-corrected, as in optax;
-    in the paper before. A switch needs :math:`\Lambda > 0`: the paper's algorithm
-    would climb where Adam's steps went uphill. A
-    schedule goes on after the switch, as :math:`\Lambda\, \alpha_t / \alpha_s` with
-    the rate :math:`\alpha_s` at the switch; with a number it is the paper's.
+    Deviations: ε is added after the bias correction, as in optax. A switch needs
+    :math:`\Lambda > 0`: the paper's algorithm would climb after a step uphill.
 
     Args:
       learning_rate: as :func:`diffgrad`.
@@ -101,20 +92,14 @@ def swats(
         Traceable.
       eps: as :func:`diffgrad`.
       switch_tolerance: :math:`\tau`, >= 0; with 0 it stays Adam. Traceable.
-      weight_decay: :math:`\lambda`, as :func:`diffgrad`: in both phases a step moves
-        by :math:`-\alpha_t \lambda \theta_t` more, and no rate is found from that.
-      mask: as :func:`diffgrad`.
+      weight_decay, mask: as :func:`diffgrad`.
 
     Returns:
       A transformation with state :class:`SwatsState`, or with weight decay a chain's
       tuple, that first. Updates have the gradients' dtype.
 
     Raises:
-      ValueError: if a plain number is out of its range, NaN or infinite, or (by
-        `update`) if the gradients do not fit the state.
-      TypeError: if an argument is neither a number nor (for the learning rate)
-        callable, or (by `update`) if a gradient is neither array nor number or the
-        state is that of another transformation.
+      ValueError, TypeError: as :func:`diffgrad`.
 
     Example: under a constant gradient Adam's step is α, the SGD rate α/g.
 

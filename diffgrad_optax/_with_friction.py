@@ -43,28 +43,19 @@ def with_friction(
     element whose gradient stays the same moves at half of its step, one whose
     gradient changes much at nearly all of it.
 
-    Reach for it to try gradient differences on an optimizer that you already
-    use; :func:`diffgrad` is this around Adam. Where gradients are small (1e-3
-    and below, as often in trained networks) `dfc` is ½ to three digits, and the
-    result is `inner` at half its learning rate: compare with that.
+    Use it to try gradient differences on an optimizer that you already use;
+    :func:`diffgrad` is this around Adam. Where gradients are small (1e-3 and below, as
+    often in trained networks) `dfc` is ½ to three digits, and the result is `inner` at
+    half its learning rate: compare with that.
 
-    Memory: one array per parameter, in `prev_grad_dtype`. Time: one more
-    elementwise pass; under jit fused with the inner update on a GPU, a loop of its own
-    on a CPU.
-
-    A gradient that is not finite touches this step and the next, and `inner` for as
-    long as that keeps it; around everything, `optax.apply_if_finite` keeps it out.
-
+    Memory: one array per parameter. Time: one more elementwise pass. A gradient that is
+    not finite touches this step and the next: `optax.apply_if_finite` keeps it out.
     Deviation: the paper defines friction for Adam only.
 
     Args:
       inner: any optax transformation. Everything that it does is scaled: put
         decoupled weight decay after this transformation, not into `inner`.
-      friction: a name from :mod:`diffgrad_optax.friction` or a callable
-        ``(grad, prev_grad) -> coefficient`` on one array, broadcastable to it and
-        called with float32 or wider. Static. A callable inside
-        :func:`optax.inject_hyperparams` needs ``static_args='friction'``, or it is
-        taken for a schedule.
+      friction: as :func:`diffgrad`.
       prev_grad_dtype: as :func:`diffgrad`.
 
     Returns:
@@ -73,14 +64,12 @@ def with_friction(
       the state keep the dtypes that `init` gave them.
 
     Raises:
-      TypeError: if `inner` is no transformation, if `friction` is neither a name
-        nor callable, if `prev_grad_dtype` is not a floating dtype, or (by `init`)
-        if it is real and a parameter is complex or if a parameter is an integer, or
-        (by `update`) if `friction` returns no real numbers that broadcast to the
-        gradient, if a gradient or an update of `inner` is neither array nor number,
-        or if the state is that of another transformation.
-      ValueError: if `friction` is an unknown name, or (by `update`) if the
-        gradients do not fit the state; the message names the leaf.
+      TypeError: if `inner` is no transformation, (by `init`) a parameter is an integer
+        or is complex and its stored gradient is not, or (by `update`) `friction`
+        returns no real numbers that broadcast to the gradient, or a gradient, update
+        or state is of a wrong type.
+      ValueError: if `friction` is an unknown name, or (by `update`) the gradients do
+        not fit the state.
 
     Example: Lion, whose steps are all of one size, with friction. The second
     gradient repeats in the first element and turns round in the second.

@@ -1,4 +1,4 @@
-"""Arguments that several functions share are documented at one of them.
+"""Arguments and errors that several functions share are documented at one of them.
 
 The others say ``b1, b2: as :func:`diffgrad`.``; the page of each shows the text.
 """
