@@ -216,7 +216,7 @@ def test_bytes_per_parameter_are_those_in_the_readme(name):
     nbytes = size / sum(leaf.size for leaf in params)
     readme = (ROOT / 'README.md').read_text()
     assert re.search(
-        rf'^\| {re.escape(name)} +\| +{nbytes:.2f} \|', readme, re.MULTILINE
+        rf'^\| {re.escape(name)} +\| \**{nbytes:.2f}\** \|', readme, re.MULTILINE
     )
 
 
@@ -233,18 +233,13 @@ def accuracies(name, file):
 @pytest.mark.parametrize(
     ('file', 'seeds'), [('digits-8bit.json', 20), ('cifar10-jpeg-5000-8bit.json', 5)]
 )
-def test_recorded_8_bit_runs_end_within_a_standard_deviation_as_the_readme_says(
-    file, seeds
-):
+def test_recorded_8_bit_runs_end_within_a_standard_deviation(file, seeds):
     exact, quantized = (
         accuracies(name, file) for name in ('diffgrad', 'diffgrad+quantized')
     )
     assert set(exact) == set(quantized) == set(range(seeds))
     mean, deviation = statistics.mean(exact.values()), statistics.stdev(exact.values())
     assert abs(statistics.mean(quantized.values()) - mean) < deviation
-    for values in (exact.values(), quantized.values()):
-        cell = f'| {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} |'
-        assert cell in (ROOT / 'README.md').read_text()
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,29 @@ def test_the_published_tables_of_timings_are_those_of_the_records(record):
     assert table[first : table.index('\n\n', first)] in page
 
 
+@pytest.mark.parametrize(
+    ('column', 'record'),
+    [
+        (3, 'cpu-memory-kept/update-resnet50-float32.json'),
+        (4, 'gpu/update-billion-float32.json'),
+    ],
+)
+def test_the_times_in_the_readme_are_those_of_the_records(column, record):
+    root = pathlib.Path(__file__).parents[2]
+    result = json.loads((root / 'benchmarks/results' / record).read_text())
+    rows = [line.split(' | ') for line in table_of(result)(result).splitlines()]
+    updates = {
+        row[0].removeprefix('| '): f'{float(row[3]):.1f}'
+        for row in rows
+        if row[1:2] in (['materialized'], ['in memory'])
+    }
+    readme = (root / 'README.md').read_text().split('| H200 (ms) ↓ |')[1]
+    table = [line.split('|') for line in readme.splitlines() if line.startswith('| ')]
+    assert len(table) == 5
+    for row in table:
+        assert row[column].strip(' *') == updates[row[1].strip()]
+
+
 def test_the_published_table_of_costs_is_that_of_the_record():
     root = pathlib.Path(__file__).parents[2]
     record = root / 'benchmarks/results/cpu-memory-kept/costs.json'

@@ -27,9 +27,12 @@ def run(page):
 
 
 @pytest.mark.parametrize('page', PAGES)
-def test_the_python_of_a_page_runs(page, float32):
+def test_the_python_of_a_page_runs_and_prints_what_the_page_says(page, float32, capsys):
     with jax.numpy_rank_promotion('allow'):
         run(ROOT / page)
+    text = (ROOT / page).read_text()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line not in text] == []
 
 
 def test_the_readme_links_to_files_that_exist():
