@@ -15,14 +15,17 @@ Three orders of operations elsewhere are for a compiler too:
 """
 
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from diffgrad_optax._dtypes import at_least_float32
 from diffgrad_optax._sharding import placed_like
+
+Tree = TypeVar('Tree')
 
 
 def write_after(new: jax.Array, over: jax.Array, *read: Any) -> jax.Array:
@@ -75,3 +78,29 @@ def false_like(array: jax.Array) -> jax.Array:
     """
     real = jnp.real(array)
     return lax.lt(real, real)
+
+
+def hidden_from_optimization(tree: Tree) -> Tree:
+    """`tree`, so that XLA does not know what it is computed from.
+
+    A computation that is written twice, the second time of hidden arrays, is compiled
+    twice. XLA:GPU, and XLA:CPU since jax 0.12, would else merge both: see
+    `test_8_bit_steps_are_written_twice_with_a_barrier_between`.
+    """
+    hidden: Tree = lax.optimization_barrier(tree)  # type: ignore[no-untyped-call]
+    return hidden
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def hidden_constants(values: tuple[int, ...], count: Any) -> list[jax.Array]:
+    def from_memory(count: jax.Array) -> list[jax.Array]:
+        index = (count < 0).astype(jnp.int32)
+        pairs = [jnp.array([v, v ^ 0xFFFFFFFF], jnp.uint32) for v in values]
+        return [lax.dynamic_index_in_dim(p, index, keepdims=False) for p in pairs]
+
+    def behind_barriers(count: jax.Array) -> list[jax.Array]:
+        return [hidden_from_optimization(np.uint32(v)) for v in values]
+
+    return lax.platform_dependent(
+        jnp.asarray(count), cpu=from_memory, default=behind_barriers
+    )

@@ -5,6 +5,7 @@ threshold. Each place starts from a hash of its own, and moves by the golden rat
 every step, so that over the steps its thresholds lie evenly in (0, 1).
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from diffgrad_optax._quantize.compiler import hidden_from_optimization
+from diffgrad_optax._xla import hidden_constants
 
 # 2^32 divided by the golden ratio: multiples of it, modulo 2^32, lie evenly.
 _GOLDEN = np.uint32(0x9E3779B9)
@@ -25,19 +26,26 @@ _THRESHOLD_BITS = 22
 _CLEARANCE = 2.0**-20
 
 
-def hash_places(like: jax.Array, number: int) -> jax.Array:
-    """32 bits for each place of parameter `number`, shaped and sharded like `like`.
+def parameter_seeds(
+    numbers: Iterable[int], count: jax.typing.ArrayLike
+) -> dict[int, jax.Array]:
+    """32 bits for each parameter, by its number, with which its places are hashed."""
+    numbers = sorted(numbers)
+    seeds = tuple(number * int(_MIXERS[2]) % 2**32 for number in numbers)
+    return dict(zip(numbers, hidden_constants(seeds, count), strict=True))
+
+
+def hash_places(like: jax.Array, seed: jax.typing.ArrayLike) -> jax.Array:
+    """32 bits for each place of a parameter, shaped and sharded like `like`.
 
     Neighbors have unlike bits, so that they do not round in step.
     """
     axes = range(like.ndim)
     places = [lax.broadcasted_iota(jnp.uint32, like.shape, axis) for axis in axes]
-    own = np.uint32(number * int(_MIXERS[2]) % 2**32)
-    # All places are added first, then the number: XLA would compute the terms of a
+    # All places are added first, then the seed: XLA would compute the terms of a
     # single axis apart, or what parameters of one shape have in common, and join the
     # updates of all that read it.
-    h = sum(places, jnp.full_like(like, 0, dtype=jnp.uint32))
-    h = h ^ hidden_from_optimization(own)
+    h = sum(places, jnp.full_like(like, 0, dtype=jnp.uint32)) ^ seed
     for place in places:
         h = h * _MIXERS[1] + place
     h = (h ^ (h >> 16)) * _MIXERS[0]

@@ -11,7 +11,7 @@ from diffgrad_optax._dtypes import widened
 from diffgrad_optax._fit import check_shape, leaves_of
 from diffgrad_optax._paths import arrays_beside
 from diffgrad_optax._quantize import codes, dither
-from diffgrad_optax._quantize.compiler import hidden_from_optimization
+from diffgrad_optax._xla import hidden_from_optimization
 from diffgrad_optax._quantize.plan import Leaf
 from diffgrad_optax._quantize.state import QuantizedState, decode_state
 
@@ -87,13 +87,15 @@ def round_arrays(
 ) -> list[Any]:
     """The new arrays as codes; exact ones as they are."""
     new = list(arrays)
+    coded = {leaf.parameter for leaf in plan if leaf.code is not None}
+    seeds = dither.parameter_seeds(coded, count)
     hashes: dict[Any, jax.Array] = {}
     for i, leaf in enumerate(plan):
         if leaf.code is not None:
             number = leaf.parameter
             if number not in hashes:
                 # Like the old codes: the new array may be sharded otherwise.
-                hashes[number] = dither.hash_places(old[i], number)
+                hashes[number] = dither.hash_places(old[i], seeds[number])
             r = dither.thresholds(hashes[number], leaf.field, count)
             new[i] = codes.encode(arrays[i], scales[i], r, leaf.code.dtype)
     return new
