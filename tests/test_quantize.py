@@ -318,7 +318,7 @@ def test_a_block_with_infinity_is_nan_as_a_whole(kind):
 
 @kinds
 def test_codes_come_from_a_choice_of_integers(kind):
-    # Bits of a float that are stored as a byte may be taken for the float: see _whole.
+    # Bits of a float that are stored as a byte may be taken for the float.
     x = jnp.ones((1, BLOCK), jnp.float32)
     program = coding.encode.lower(x, x[:, :1], x, DTYPES[kind]).compile().as_text()
     byte = {'signed': 's8', 'nonnegative': 'u8'}[kind]
@@ -933,7 +933,7 @@ def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(tmp_path):
         (
             {'inner': optax.MultiSteps(optax.adam(1e-3), 2)},
             TypeError,
-            r'give what gradient_transformation\(\) of it returns',
+            r'what its gradient_transformation\(\) returns',
         ),
         ({'block_size': 0}, ValueError, 'block_size must be an integer >= 1, got 0'),
         ({'block_size': 64.0}, TypeError, 'block_size must be an integer .* 64.0'),
@@ -997,7 +997,8 @@ def test_what_changes_the_tree_of_its_state_goes_outside():
     )
     inside = quantize_state(optax.chain(monitor, diffgrad(0.1)), min_size=0)
     with pytest.raises(
-        ValueError, match=r"made: \[0\]\.measurements\['norm'\] is in one"
+        ValueError,
+        match=r"made: an array instead of nothing at \[0\]\.measurements\['norm'\]",
     ):
         inside.update(params, inside.init(params))
     outside = optax.chain(monitor, quantized_diffgrad())

@@ -5,7 +5,6 @@ threshold. Each place starts from a hash of its own, and moves by the golden rat
 every step, so that over the steps its thresholds lie evenly in (0, 1).
 """
 
-from collections.abc import Iterable
 from functools import partial
 
 import jax
@@ -19,20 +18,21 @@ from diffgrad_optax._xla import hidden_constants
 _GOLDEN = np.uint32(0x9E3779B9)
 # Odd numbers that mix bits, from the finalizers of MurmurHash3 and lowbias32.
 _MIXERS = (np.uint32(0x7FEB352D), np.uint32(0x846CA68B), np.uint32(0x85EBCA6B))
-# Thresholds have so many bits. Moments change by small parts of a code.
-_THRESHOLD_BITS = 22
 # Thresholds keep this part of a code away from it: rounding errors of float32 come to a
 # quarter of that, or to a half where division and root are approximate.
 _CLEARANCE = 2.0**-20
 
 
-def parameter_seeds(
-    numbers: Iterable[int], count: jax.typing.ArrayLike
+def parameter_hashes(
+    like: dict[int, jax.Array], count: jax.Array
 ) -> dict[int, jax.Array]:
-    """32 bits for each parameter, by its number, with which its places are hashed."""
-    numbers = sorted(numbers)
-    seeds = tuple(number * int(_MIXERS[2]) % 2**32 for number in numbers)
-    return dict(zip(numbers, hidden_constants(seeds, count), strict=True))
+    """A hash of each parameter's places, by its number; `like` has an array of each."""
+    seeds = tuple(number * int(_MIXERS[2]) % 2**32 for number in like)
+    hidden = hidden_constants(seeds, count)
+    return {
+        number: hash_places(array, seed)
+        for (number, array), seed in zip(like.items(), hidden, strict=True)
+    }
 
 
 def hash_places(like: jax.Array, seed: jax.typing.ArrayLike) -> jax.Array:
@@ -42,9 +42,7 @@ def hash_places(like: jax.Array, seed: jax.typing.ArrayLike) -> jax.Array:
     """
     axes = range(like.ndim)
     places = [lax.broadcasted_iota(jnp.uint32, like.shape, axis) for axis in axes]
-    # All places are added first, then the seed: XLA would compute the terms of a
-    # single axis apart, or what parameters of one shape have in common, and join the
-    # updates of all that read it.
+    # All places are added before the seed, for a compiler: see _xla.
     h = sum(places, jnp.full_like(like, 0, dtype=jnp.uint32)) ^ seed
     for place in places:
         h = h * _MIXERS[1] + place
@@ -57,10 +55,10 @@ def thresholds(hashes: jax.Array, field: int, count: jax.typing.ArrayLike) -> ja
     """The thresholds of step `count` for one field of the state, float32 in (0, 1)."""
     factor = np.uint32(pow(int(_MIXERS[1]), field + 1, 2**32))
     turn = jnp.asarray(count).astype(jnp.uint32) * _GOLDEN
-    h = (hashes * factor + turn) >> (32 - _THRESHOLD_BITS)
-    # (h + 1/2) / 2^22, as the float 1 + (h + 1/2) / 2^22 made of its bits, less 1.
-    one = np.float32(1 + 0.5 ** (_THRESHOLD_BITS + 1)).view(np.uint32)
-    bits = (h << (23 - _THRESHOLD_BITS)) | one
+    h = hashes * factor + turn
+    # The first 22 bits of h and a 1 behind them (moments change by small parts of a
+    # code) are the mantissa of a float in (1, 2).
+    bits = (h >> 9) | np.float32(1 + 2.0**-23).view(np.uint32)
     return lax.bitcast_convert_type(bits, jnp.float32) - 1
 
 
