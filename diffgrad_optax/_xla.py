@@ -126,8 +126,8 @@ def hidden_constants(values: tuple[int, ...], count: jax.Array) -> list[jax.Arra
     return constants
 
 
-def largest_of_blocks(x: jax.Array, block: int) -> jax.Array:
-    """The largest of each block of a float32 array that has no sign; NaN if it has one.
+def largest_of_blocks(x: jax.Array, fits: jax.Array, block: int) -> jax.Array:
+    """The largest of each block of float32 elements >= 0; NaN if one does not fit.
 
     Bits have the order of their floats, and those of NaN come last. XLA:CPU finds the
     largest of integers by vectors, if they lie in rows of as many. It compares floats
@@ -135,10 +135,11 @@ def largest_of_blocks(x: jax.Array, block: int) -> jax.Array:
     test_8_bit_scales_are_the_largest_of_integers_in_rows; test_quantize.py,
     test_nan_spoils_a_block_of_any_size).
     """
+    bits = lax.bitcast_convert_type(x, jnp.int32)
+    bits = jnp.where(fits, bits, np.float32(np.nan).view(np.int32))
     lanes = math.gcd(block, 32)  # two vectors of 16 or four of 8
-    rows = x.reshape(*x.shape[:-1], -1, block // lanes, lanes)
-    bits = lax.bitcast_convert_type(rows, jnp.int32)
-    return lax.bitcast_convert_type(jnp.max(bits, axis=(-2, -1)), jnp.float32)
+    rows = bits.reshape(*x.shape[:-1], -1, block // lanes, lanes)
+    return lax.bitcast_convert_type(jnp.max(rows, axis=(-2, -1)), jnp.float32)
 
 
 def small_integers(x: jax.Array) -> jax.Array:

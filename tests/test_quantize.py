@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 import references
+from jax.sharding import Mesh, PartitionSpec
 from problems import resnet50
 
 from diffgrad_optax import (
@@ -828,6 +829,20 @@ def test_friction_coefficients_are_read_through_the_codes():
     expected = 1 / (1 + np.exp(-np.abs(np.float64(stored) - second)))
     coefficients = friction_coefficients(second, optax.MaskedState(state), 'dfc')
     np.testing.assert_allclose(coefficients, expected, rtol=1e-6)
+
+
+def test_each_device_may_have_a_count_of_its_own():
+    optimizer = quantized_diffgrad()
+    grads = jnp.ones((1, 8, 128), jnp.float32)
+    update = jax.vmap(optimizer.update)
+    on_devices = jax.shard_map(
+        update,
+        mesh=Mesh(jax.devices()[:1], 'x'),
+        in_specs=PartitionSpec('x'),
+        out_specs=PartitionSpec('x'),
+    )
+    args = grads, jax.vmap(optimizer.init)(grads)
+    chex.assert_trees_all_equal(jax.jit(on_devices)(*args), jax.jit(update)(*args))
 
 
 def test_extra_arguments_reach_the_inner_transformation():

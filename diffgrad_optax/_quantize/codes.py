@@ -31,7 +31,7 @@ def block_scales(x: jax.Array, block: int, dtype: Any) -> jax.Array:
     fits = size < jnp.inf
     if dtype == jnp.uint8:
         fits &= x >= 0
-    return largest_of_blocks(jnp.where(fits, size, jnp.nan), block)
+    return largest_of_blocks(size, fits, block)
 
 
 @partial(jax.jit, static_argnames='dtype')

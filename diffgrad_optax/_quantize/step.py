@@ -81,9 +81,10 @@ def rescale(
     for i, leaf in plan.items():
         if arrays[i].shape != old[i].shape:
             raise ValueError(
-                f'inner has changed its state {jax.tree_util.keystr(leaf.path)} from '
-                f'the shape {old[i].shape} to {arrays[i].shape}: call init with the '
-                'parameters that these gradients belong to'
+                'inner has changed the shape of its state '
+                f'{jax.tree_util.keystr(leaf.path)} from {old[i].shape} to '
+                f'{arrays[i].shape}: call init with the parameters that these '
+                'gradients belong to'
             )
         pair = old[i], codes.block_scales(arrays[i], *leaf.code)
         hidden[i], scales[i] = hidden_from_optimization(pair)
