@@ -28,11 +28,8 @@ def parameter_hashes(
 ) -> dict[int, jax.Array]:
     """A hash of each parameter's places, by its number; `like` has an array of each."""
     seeds = tuple(number * int(_MIXERS[2]) % 2**32 for number in like)
-    hidden = hidden_constants(seeds, count)
-    return {
-        number: hash_places(array, seed)
-        for (number, array), seed in zip(like.items(), hidden, strict=True)
-    }
+    hashes = map(hash_places, like.values(), hidden_constants(seeds, count))
+    return dict(zip(like, hashes, strict=True))
 
 
 def hash_places(like: jax.Array, seed: jax.typing.ArrayLike) -> jax.Array:

@@ -56,11 +56,11 @@ def choose_codes(
 
 
 def make_plan(state: QuantizedState, grads: Any) -> dict[int, Coded]:
-    """The leaves of the inner state that have codes, by their numbers among all."""
+    """The leaves of the inner state that have codes, by the numbers of its leaves."""
     scale_at = scales_at(state)
     leaves = jax.tree.leaves_with_path(state.inner_state)
-    params = enumerate(jax.tree.leaves_with_path(grads))
-    number_of = {path: number for number, (path, _) in params}
+    param_paths = [path for path, _ in jax.tree.leaves_with_path(grads)]
+    number_of = {path: number for number, path in enumerate(param_paths)}
     number_of_field: dict[Any, int] = {}
     plan = {}
     for i, (field_path, param_path) in enumerate(split_paths(state.inner_state, grads)):

@@ -36,7 +36,7 @@ def quantize_state(
     where :math:`a` is the largest :math:`|x|` of the block, and the first form is
     that of signed numbers (momentum, previous gradients), with codes :math:`c` of
     int8 and :math:`C = 127`; the second is that of non-negative ones (second
-    moments), with uint8 and :math:`C = 255`. A block is `block_size` neighbours
+    moments), with uint8 and :math:`C = 255`. A block is `block_size` neighbors
     along the last axis, so that codes are shaped and sharded like the parameter,
     and scales are its shape with a shorter last axis. The state is decoded to
     float32 before each step of `inner`, gradients are widened to it, and the new
@@ -83,9 +83,9 @@ def quantize_state(
     local part alone, so `min_size` and the blocks would depend on the mesh: call `init`
     outside, and only `update` inside.
 
-    Exact stay all arrays that are not shaped like a parameter, that have less than
-    `min_size` elements, or whose last axis has no divisor in common with
-    `block_size` that is 16 or more (or `block_size` itself if that is less); so do
+    These arrays are not quantized: those that are not shaped like a parameter, have
+    fewer than `min_size` elements, or have a last axis without a common divisor with
+    `block_size` of 16 or more (or `block_size` itself if that is less); and those of
     integers, float64, complex and 8-bit floating numbers.
 
     Not for moments that must fit each other to the last digit: the variance
@@ -110,7 +110,7 @@ def quantize_state(
 
     Args:
       inner: any optax transformation.
-      block_size: how many neighbours share a scale, >= 1; the block is the greatest
+      block_size: how many neighbors share a scale, >= 1; the block is the greatest
         common divisor of it and the last axis. Static.
       min_size: arrays with fewer elements stay exact, >= 0. Inside
         :func:`jax.shard_map` these are the elements of one device's part. Static.
