@@ -1,6 +1,5 @@
 """Refusals of gradients and states that do not fit, each in one line."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -53,16 +52,6 @@ def check_state(state: Any, expected: Any) -> None:
         raise TypeError(
             f'the optimizer state is a {type(state).__name__}, and must be a '
             f'{expected.__name__} ({", ".join(fields)}), as init returns it'
-        )
-
-
-def check_fields(name: str, given: Iterable[str], fields: Iterable[Any]) -> None:
-    """Refuses, with a ValueError, names of fields that a state does not have."""
-    if unknown := sorted(set(given) - set(fields)):
-        known = ', '.join(sorted(field for field in fields if isinstance(field, str)))
-        raise ValueError(
-            f'{name} names {unknown[0]!r}, but the state of inner has only the fields '
-            f'{known}'
         )
 
 
@@ -141,74 +130,3 @@ def check_same_array(path: Any, grad: Any, stored: jax.Array) -> None:
             f'gradient {leaf} is complex, but its leaf of the optimizer state is '
             f'{stored.dtype.name}: {_ADVICE}'
         )
-
-
-def check_scales(scales: Any, inner_state: Any) -> None:
-    """Refuses scales that are not those of this inner state.
-
-    Raises:
-      ValueError: if they are another number, None counted too, have a place that the
-        inner state has not, or one where it has no codes.
-    """
-    of_scales, of_state = (
-        jax.tree.leaves_with_path(tree, is_leaf=lambda leaf: leaf is None)
-        for tree in (scales, inner_state)
-    )
-    leaf_at = dict(of_state)
-    placed = [path for path, scale in of_scales if scale is not None]
-    unknown = [path for path in placed if path not in leaf_at]
-    if len(of_scales) != len(of_state) or unknown:
-        what = (
-            f'it has no {jax.tree_util.keystr(unknown[0])}'
-            if unknown
-            else f'they have {len(of_scales)} leaves, and it has {len(of_state)}'
-        )
-        raise ValueError(
-            f'scales do not fit the inner_state: {what}: take both from one '
-            'QuantizedState'
-        )
-    for path in placed:
-        if jnp.result_type(leaf_at[path]) not in (jnp.int8, jnp.uint8):
-            raise ValueError(
-                f'scales must be None at {jax.tree_util.keystr(path)}, where '
-                'inner_state has no codes: optax.tree.set(state, '
-                'lambda path, x: x is not None, ...) leaves them alone'
-            )
-
-
-def check_shape(path: Any, array: Any, stored: Any) -> None:
-    """Refuses a new array of the state, from an inner transformation, of another shape.
-
-    Raises:
-      ValueError: naming the leaf and both shapes.
-    """
-    if array.shape != stored.shape:
-        raise ValueError(
-            f'inner has changed the shape of its state {jax.tree_util.keystr(path)} '
-            f'from {stored.shape} to {array.shape}: {_ADVICE}'
-        )
-
-
-def leaves_of(inner_state: Any, treedef: Any) -> list[Any]:
-    """The leaves of an inner transformation's new state, which must have this tree.
-
-    Raises:
-      ValueError: if it has another one, naming a leaf that came or went, if one did.
-    """
-    try:
-        leaves: list[Any] = treedef.flatten_up_to(inner_state)
-    except ValueError as error:
-        trees = treedef.unflatten(range(treedef.num_leaves)), inner_state
-        old, new = (
-            {path for path, _ in jax.tree.leaves_with_path(tree)} for tree in trees
-        )
-        what = '{2} instead of {1} at {0}'.format(*first_difference(*trees))
-        if old != new:
-            path = min(jax.tree_util.keystr(path) for path in old ^ new)
-            what = f'{path} is in one of them only'
-        raise ValueError(
-            f'inner has another tree after its update than init made: {what}. Put '
-            'what changes its tree, as optax.monitor does, outside: '
-            'optax.chain(optax.monitor(...), quantize_state(...))'
-        ) from error
-    return leaves

@@ -16,36 +16,48 @@ def split_paths(state: Any, params: Any) -> list[tuple[Any, Any]]:
 
     Names alone do not say where to cut: `.nu.w` is the moment `.nu` of a parameter
     `.w`, or, where the state is itself a tree like `params`, of a parameter `.nu.w`. So
-    every place to cut at is judged by all leaves below it. The one with the most
-    parameters wins, those counted that were left out, with None or `optax.MaskedNode()`
-    in place of themselves or of what they are in; among equals the one with the fewest
-    left out; among those the deepest.
+    a path is cut above the most parameters, those counted that are left out; among
+    equal places where the fewest are left out; among those at the deepest.
+
+    (`optax.tree.map_params` finds nothing in a state that `init` did not compute from
+    its argument, and fails for sm3, lbfgs and flatten.)
     """
     params_at = {path for path, _ in jax.tree.leaves_with_path(params)}
+    found, left_out = _parameters_below(state, params_at)
+
+    def split(path: Any) -> tuple[Any, Any]:
+        def likeness(cut: int) -> tuple[int, int, int]:
+            above = path[:cut]
+            return found[above] + left_out[above], found[above], cut
+
+        cuts = [cut for cut in range(len(path) + 1) if path[cut:] in params_at]
+        if not cuts:
+            return path, None
+        cut = max(cuts, key=likeness)
+        return path[:cut], path[cut:]
+
+    return [split(path) for path, _ in jax.tree.leaves_with_path(state)]
+
+
+def _parameters_below(
+    state: Any, params_at: set[Any]
+) -> tuple[Counter[Any], Counter[Any]]:
+    """How many parameters each path in `state` has below it: found, and left out.
+
+    Left out are those with None or `optax.MaskedNode()` instead of themselves or of a
+    node that they are in.
+    """
     inside = Counter(path[:end] for path in params_at for end in range(len(path) + 1))
     found: Counter[Any] = Counter()
     left_out: Counter[Any] = Counter()
     for path, node in jax.tree.leaves_with_path(state, _is_mark):
         for cut in range(len(path) + 1):
-            prefix, rest = path[:cut], path[cut:]
+            above, below = path[:cut], path[cut:]
             if _is_mark(node):
-                left_out[prefix] += inside[rest]
-            elif rest in params_at:
-                found[prefix] += 1
-
-    def split(path: Any) -> tuple[Any, Any]:
-        cuts = [cut for cut in range(len(path) + 1) if path[cut:] in params_at]
-        if not cuts:
-            return path, None
-
-        def likeness(cut: int) -> tuple[int, int, int]:
-            prefix = path[:cut]
-            return found[prefix] + left_out[prefix], found[prefix], cut
-
-        cut = max(cuts, key=likeness)
-        return path[:cut], path[cut:]
-
-    return [split(path) for path, _ in jax.tree.leaves_with_path(state)]
+                left_out[above] += inside[below]
+            elif below in params_at:
+                found[above] += 1
+    return found, left_out
 
 
 def arrays_beside(state: Any, params: Any) -> Any:

@@ -208,10 +208,18 @@ def test_parameters_of_one_shape_do_not_share_it(monkeypatch):
 
 
 def test_parameters_of_one_shape_have_one_kernel_on_a_gpu():
-    """XLA would make a parameter's number a part of it, but for a barrier."""
+    """XLA would make a parameter's seed a part of it, but for a barrier."""
     text = lowered_for_a_gpu(quantize_state(diffgrad(1e-3)), parameters=3)
-    hidden = re.findall(
-        r'(%\w+) = stablehlo.optimization_barrier .* : tensor<ui32>', text
-    )
-    mixed = re.findall(r'stablehlo.broadcast_in_dim (%\w+), .*\(tensor<ui32>\)', text)
-    assert len(hidden) == 3 and set(hidden) <= set(mixed)
+    (seeds,) = re.findall(r'(%\w+):3 = call @hidden_constants', text)
+    hidden = re.findall(r'stablehlo.optimization_barrier .* : tensor<ui32>', text)
+    mixed = re.findall(r'broadcast_in_dim (%\w+)#\d, .*\(tensor<ui32>\)', text)
+    assert len(hidden) == 3 and mixed == [seeds] * 3
+
+
+def test_parameters_of_one_shape_have_one_kernel_on_a_cpu():
+    """XLA would make a parameter's seed a part of it, were it not read from memory."""
+    optimizer = quantize_state(diffgrad(1e-3), min_size=0)
+    text = compiled_step(optimizer, outer_product).as_text()
+    seed = dither._MIXERS[2]  # of the second parameter
+    assert f'u32[2]{{0}} constant({{{~seed}, {seed}}})' in text
+    assert f'u32[] constant({seed})' not in text

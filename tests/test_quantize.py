@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 import references
+from jax.sharding import Mesh, PartitionSpec
 from problems import resnet50
 
 from diffgrad_optax import (
@@ -318,7 +319,7 @@ def test_a_block_with_infinity_is_nan_as_a_whole(kind):
 
 @kinds
 def test_codes_come_from_a_choice_of_integers(kind):
-    # Bits of a float that are stored as a byte may be taken for the float: see _whole.
+    # Bits of a float that are stored as a byte may be taken for the float.
     x = jnp.ones((1, BLOCK), jnp.float32)
     program = coding.encode.lower(x, x[:, :1], x, DTYPES[kind]).compile().as_text()
     byte = {'signed': 's8', 'nonnegative': 'u8'}[kind]
@@ -830,6 +831,20 @@ def test_friction_coefficients_are_read_through_the_codes():
     np.testing.assert_allclose(coefficients, expected, rtol=1e-6)
 
 
+def test_each_device_may_have_a_count_of_its_own():
+    optimizer = quantized_diffgrad()
+    grads = jnp.ones((1, 8, 128), jnp.float32)
+    update = jax.vmap(optimizer.update)
+    on_devices = jax.shard_map(
+        update,
+        mesh=Mesh(jax.devices()[:1], 'x'),
+        in_specs=PartitionSpec('x'),
+        out_specs=PartitionSpec('x'),
+    )
+    args = grads, jax.vmap(optimizer.init)(grads)
+    chex.assert_trees_all_equal(jax.jit(on_devices)(*args), jax.jit(update)(*args))
+
+
 def test_extra_arguments_reach_the_inner_transformation():
     def update(updates, state, params=None, *, factor):
         return updates * factor, state
@@ -997,7 +1012,8 @@ def test_what_changes_the_tree_of_its_state_goes_outside():
     )
     inside = quantize_state(optax.chain(monitor, diffgrad(0.1)), min_size=0)
     with pytest.raises(
-        ValueError, match=r"made: \[0\]\.measurements\['norm'\] is in one"
+        ValueError,
+        match=r"made: an array instead of nothing at \[0\]\.measurements\['norm'\]",
     ):
         inside.update(params, inside.init(params))
     outside = optax.chain(monitor, quantized_diffgrad())

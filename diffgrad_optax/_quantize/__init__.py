@@ -2,6 +2,7 @@
 
 transformation: `quantize_state` itself.
 state: what is stored, and its float32 form.
+fields: the names of fields that are never negative, or stay exact.
 plan: which arrays have codes, in which blocks and of which kind.
 codes: numbers to codes and back.
 dither: the thresholds by which codes are rounded.

@@ -4,24 +4,15 @@ The equations are those of :func:`quantize_state`. What is jitted here is traced
 for all arrays of a shape.
 """
 
-import math
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from diffgrad_optax._quantize.dither import keep_clear
-
-# How many numbers a row of a block has: two vectors of 16 or four of 8.
-_LANES = 32
-# Bits of infinity and of NaN, as integers.
-_INFINITY = np.float32(np.inf).view(np.int32)
-_NAN = np.float32(np.nan).view(np.int32)
-# Added to a small whole number, it leaves that in the low bits of float32.
-_SHIFT = 1.5 * 2.0**23
+from diffgrad_optax._xla import largest_of_blocks, small_integers
 
 
 @jax.jit
@@ -34,27 +25,21 @@ def decode(codes: jax.Array, scale: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnames=('block', 'dtype'))
 def block_scales(x: jax.Array, block: int, dtype: Any) -> jax.Array:
-    """The scale of each block of `x`; NaN if a number has no code of `dtype`."""
-    # Without signs bits have the order of their numbers, and those of NaN come last.
-    # XLA:CPU finds the largest of integers by vectors, if they lie in rows of as many;
-    # it compares floats one by one, and in large arrays overlooks NaN.
-    bits = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
+    """The scale of each block of `x`; NaN if an element has no code of `dtype`."""
+    size = jnp.abs(x.astype(jnp.float32))
     # A code times infinity would be infinite, and a step by its root silently 0.
-    fits = bits < _INFINITY
+    fits = size < jnp.inf
     if dtype == jnp.uint8:
         fits &= x >= 0
-    bits = jnp.where(fits, bits, _NAN)
-    lanes = math.gcd(block, _LANES)
-    rows = bits.reshape(*x.shape[:-1], -1, block // lanes, lanes)
-    return lax.bitcast_convert_type(jnp.max(rows, axis=(-2, -1)), jnp.float32)
+    return largest_of_blocks(size, fits, block)
 
 
 @partial(jax.jit, static_argnames='dtype')
 def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Array:
     """Codes of `x`, rounded by the thresholds `r`.
 
-    All is shaped like `x`, the scales too, so that XLA:GPU can make it one kernel with
-    what makes `x`.
+    All is shaped like `x`, the scales too, so that it can be one kernel with what makes
+    `x`.
     """
     x = x.astype(jnp.float32)
     # One division for each block. 4 / scale is a normal number for the largest scale
@@ -66,27 +51,17 @@ def encode(x: jax.Array, scale: jax.Array, r: jax.Array, dtype: Any) -> jax.Arra
     top = np.iinfo(dtype).max
     if dtype == jnp.uint8:
         y = top * jnp.sqrt(jnp.sqrt(size))
-        c = _whole(jnp.floor(y + (1 - keep_clear(r, y))))
+        c = small_integers(jnp.floor(y + (1 - keep_clear(r, y))))
         c = jnp.where(x > 0, jnp.maximum(c, 1), c)
     else:
         square = top**2 * size
         root = jnp.floor(jnp.sqrt(square))
         # How far it is from the square of the code to that of the next.
         up = square - root * root >= keep_clear(r, root) * (2 * root + 1)
-        c = _whole(root)
+        c = small_integers(root)
         c = jnp.where(up, c + 1, c)
         c = jnp.where(x < 0, -c, c)
     return c.astype(dtype)
-
-
-def _whole(x: jax.Array) -> jax.Array:
-    """Small whole numbers as int32; a conversion would ask each whether it fits.
-
-    For arithmetic of integers. Where the low byte of a float's bits is stored as it is,
-    ptxas of CUDA 12.9 stores the float converted to a byte instead: 255.
-    """
-    bits = lax.bitcast_convert_type(x + _SHIFT, jnp.int32)
-    return bits - np.float32(_SHIFT).view(np.int32)
 
 
 def _spread(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from diffgrad_optax._fit import check_scales
 from diffgrad_optax._quantize.codes import decode
 
 
@@ -51,19 +51,39 @@ def dequantize_state(opt_state: optax.OptState) -> optax.OptState:
 
 
 def scales_at(state: QuantizedState) -> dict[Any, jax.Array]:
-    """The scales by their paths, which are those of the codes."""
-    check_scales(state.scales, state.inner_state)
-    # Not by their order: NNX puts what is an array into a node, and leaves None as it
-    # is.
-    return dict(jax.tree.leaves_with_path(state.scales))
+    """The scales by their paths, which are those of the codes.
+
+    Raises:
+      ValueError: if they are not the scales of this inner state.
+    """
+    # Not by their order: NNX puts arrays into nodes, and leaves None as it is.
+    all_scales, all_leaves = (
+        dict(jax.tree.leaves_with_path(tree, is_leaf=lambda leaf: leaf is None))
+        for tree in (state.scales, state.inner_state)
+    )
+    scale_at = {path: scale for path, scale in all_scales.items() if scale is not None}
+    keystr = jax.tree_util.keystr
+    wrong = [f'it has no {keystr(path)}' for path in scale_at if path not in all_leaves]
+    if len(all_scales) != len(all_leaves):
+        wrong += [f'they have {len(all_scales)} leaves, and it has {len(all_leaves)}']
+    wrong += [
+        f'they must be None at {keystr(path)}, where inner_state has no codes'
+        for path in scale_at
+        if getattr(all_leaves.get(path), 'dtype', None) not in (jnp.int8, jnp.uint8)
+    ]
+    if wrong:
+        raise ValueError(
+            f'scales do not fit the inner_state: {wrong[0]}: take both from one '
+            'QuantizedState (optax.tree.set(state, lambda path, x: x is not None, '
+            '...) leaves scales alone)'
+        )
+    return scale_at
 
 
 def decode_state(state: QuantizedState) -> optax.OptState:
     """The inner state, with float32 arrays for codes."""
     scale_at = scales_at(state)
-
-    def decode_leaf(path: Any, leaf: Any) -> Any:
-        scale = scale_at.get(path)
-        return leaf if scale is None else decode(leaf, scale)
-
-    return jax.tree.map_with_path(decode_leaf, state.inner_state)
+    return jax.tree.map_with_path(
+        lambda path, leaf: decode(leaf, scale_at[path]) if path in scale_at else leaf,
+        state.inner_state,
+    )

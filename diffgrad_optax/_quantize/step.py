@@ -8,95 +8,107 @@ import jax.numpy as jnp
 import optax
 
 from diffgrad_optax._dtypes import widened
-from diffgrad_optax._fit import check_shape, leaves_of
+from diffgrad_optax._fit import first_difference
 from diffgrad_optax._paths import arrays_beside
 from diffgrad_optax._quantize import codes, dither
-from diffgrad_optax._quantize.compiler import hidden_from_optimization
-from diffgrad_optax._quantize.plan import Leaf
+from diffgrad_optax._quantize.plan import Code, Coded
 from diffgrad_optax._quantize.state import QuantizedState, decode_state
-
-# A step of the inner transformation: its state, in float32, to updates and a new state.
-Step = Callable[[optax.OptState], tuple[optax.Updates, optax.OptState]]
+from diffgrad_optax._xla import hidden_from_optimization
 
 
-def first_state(inner_state: optax.OptState, plan: list[Leaf]) -> QuantizedState:
+def first_state(inner_state: Any, code_of: dict[int, Code]) -> QuantizedState:
     """The first state: the nearest codes of the inner one's arrays."""
     arrays: list[Any]
     treedef: Any
     arrays, treedef = jax.tree.flatten(inner_state)
-    scales: list[Any] = [None] * len(plan)
-    for i, leaf in enumerate(plan):
-        if leaf.code is not None:
-            x = arrays[i]
-            scales[i] = codes.block_scales(x, *leaf.code)
-            half = jnp.full_like(x, 0.5, dtype=jnp.float32)
-            arrays[i] = codes.encode(x, scales[i], half, leaf.code.dtype)
+    scales: list[Any] = [None] * len(arrays)
+    for i, code in code_of.items():
+        x = arrays[i]
+        scales[i] = codes.block_scales(x, *code)
+        half = jnp.full_like(x, 0.5, dtype=jnp.float32)
+        arrays[i] = codes.encode(x, scales[i], half, code.dtype)
     count = jnp.zeros((), jnp.int32)
     return QuantizedState(count, treedef.unflatten(arrays), treedef.unflatten(scales))
 
 
 def next_state(
-    step: Step, state: QuantizedState, plan: list[Leaf]
+    step: Callable[[Any], Any], state: QuantizedState, plan: dict[int, Coded]
 ) -> tuple[optax.Updates, QuantizedState]:
     """Updates and the next state.
 
-    `step` is called twice: for the new scales alone, then for everything else. A
-    block's scale must be known before its first code. Called once, the new state would
-    lie in memory as float32 between the two, which moves more bytes than a step
-    without codes. XLA drops from the first call what no scale needs.
+    `step` makes updates and a new inner state of a decoded one. It is called twice: for
+    the new scales alone, then for everything else. A block's scale must be known before
+    its first code. Called once, the new state would lie in memory as float32 between
+    the two, which moves more bytes than a step without codes. Under jit what no scale
+    needs is dropped from the first call.
     """
     old: list[Any]
     treedef: Any
     old, treedef = jax.tree.flatten(state.inner_state)
-    _, inner_state = step(decode_state(state))
-    old, scales = rescale(leaves_of(inner_state, treedef), old, plan)
 
-    hidden_state = state._replace(inner_state=treedef.unflatten(old))
-    updates, inner_state = step(decode_state(hidden_state))
+    def step_from(leaves: list[Any]) -> tuple[optax.Updates, list[Any]]:
+        coded = state._replace(inner_state=treedef.unflatten(leaves))
+        updates, inner_state = step(decode_state(coded))
+        return updates, leaves_of(inner_state, treedef)
+
+    _, arrays = step_from(old)
+    old, scales = rescale(arrays, old, plan)
+    updates, arrays = step_from(old)
     count = optax.safe_increment(state.count)
-    new = round_arrays(leaves_of(inner_state, treedef), old, scales, plan, count)
+    # Like the old codes: the new arrays may be sharded otherwise.
+    codes_of = {leaf.parameter: old[i] for i, leaf in plan.items()}
+    hashes = dither.parameter_hashes(codes_of, count)
+    for i, leaf in plan.items():
+        r = dither.thresholds(hashes[leaf.parameter], leaf.field, count)
+        arrays[i] = codes.encode(arrays[i], scales[i], r, leaf.code.dtype)
     return updates, QuantizedState(
-        count, treedef.unflatten(new), treedef.unflatten(scales)
+        count, treedef.unflatten(arrays), treedef.unflatten(scales)
     )
 
 
 def rescale(
-    arrays: list[Any], old: list[Any], plan: list[Leaf]
+    arrays: list[Any], old: list[Any], plan: dict[int, Coded]
 ) -> tuple[list[Any], list[Any]]:
-    """The old codes, hidden, and the scales of the new arrays; None for exact ones.
+    """The old leaves, and the scales of the new arrays; None for exact ones.
 
-    Hidden, so that XLA does not see that both calls of the step compute the same; each
-    array by itself, so that XLA finishes it while its gradient is in the cache.
+    Codes are hidden, so that the second call of the step is compiled as well; each
+    array by itself, so that it is finished while its gradient is in the cache.
+
+    Raises:
+      ValueError: if a new array has another shape, naming the leaf and both shapes.
     """
-    hidden: list[Any] = list(old)
-    scales: list[Any] = [None] * len(plan)
-    for i, leaf in enumerate(plan):
-        if leaf.code is not None:
-            check_shape(leaf.path, arrays[i], old[i])
-            pair = old[i], codes.block_scales(arrays[i], *leaf.code)
-            hidden[i], scales[i] = hidden_from_optimization(pair)
+    hidden, scales = list(old), [None] * len(old)
+    for i, leaf in plan.items():
+        if arrays[i].shape != old[i].shape:
+            raise ValueError(
+                'inner has changed the shape of its state '
+                f'{jax.tree_util.keystr(leaf.path)} from {old[i].shape} to '
+                f'{arrays[i].shape}: call init with the parameters that these '
+                'gradients belong to'
+            )
+        pair = old[i], codes.block_scales(arrays[i], *leaf.code)
+        hidden[i], scales[i] = hidden_from_optimization(pair)
     return hidden, scales
 
 
-def round_arrays(
-    arrays: list[Any],
-    old: list[Any],
-    scales: list[Any],
-    plan: list[Leaf],
-    count: jax.Array,
-) -> list[Any]:
-    """The new arrays as codes; exact ones as they are."""
-    new = list(arrays)
-    hashes: dict[Any, jax.Array] = {}
-    for i, leaf in enumerate(plan):
-        if leaf.code is not None:
-            number = leaf.parameter
-            if number not in hashes:
-                # Like the old codes: the new array may be sharded otherwise.
-                hashes[number] = dither.hash_places(old[i], number)
-            r = dither.thresholds(hashes[number], leaf.field, count)
-            new[i] = codes.encode(arrays[i], scales[i], r, leaf.code.dtype)
-    return new
+def leaves_of(inner_state: Any, treedef: Any) -> list[Any]:
+    """The leaves of an inner transformation's new state, which must have this tree.
+
+    Raises:
+      ValueError: if it has another one, naming the first place where they differ.
+    """
+    try:
+        leaves: list[Any] = treedef.flatten_up_to(inner_state)
+    except ValueError as error:
+        before = treedef.unflatten(range(treedef.num_leaves))
+        where, old, new = first_difference(before, inner_state)
+        raise ValueError(
+            'inner has another tree after its update than init made: '
+            f'{new} instead of {old} at {where}. Put what changes its tree, as '
+            'optax.monitor does, outside: '
+            'optax.chain(optax.monitor(...), quantize_state(...))'
+        ) from error
+    return leaves
 
 
 def widen_gradients(grads: optax.Updates, inner_state: optax.OptState) -> optax.Updates:

@@ -7,18 +7,12 @@ import optax
 
 from diffgrad_optax._checks import check
 from diffgrad_optax._dtypes import stable_dtypes
-from diffgrad_optax._fit import as_arrays, check_fields, check_state
+from diffgrad_optax._fit import as_arrays, check_state
 from diffgrad_optax._frame import following_params
 from diffgrad_optax._params import check_one_set
-from diffgrad_optax._quantize.plan import (
-    EXACT,
-    NONNEGATIVE,
-    Code,
-    Rules,
-    field_names,
-    make_plan,
-)
-from diffgrad_optax._quantize.state import QuantizedState, scales_at
+from diffgrad_optax._quantize.fields import EXACT, NONNEGATIVE, check_names
+from diffgrad_optax._quantize.plan import choose_codes, make_plan
+from diffgrad_optax._quantize.state import QuantizedState
 from diffgrad_optax._quantize.step import first_state, next_state, widen_gradients
 
 
@@ -42,7 +36,7 @@ def quantize_state(
     where :math:`a` is the largest :math:`|x|` of the block, and the first form is
     that of signed numbers (momentum, previous gradients), with codes :math:`c` of
     int8 and :math:`C = 127`; the second is that of non-negative ones (second
-    moments), with uint8 and :math:`C = 255`. A block is `block_size` neighbours
+    moments), with uint8 and :math:`C = 255`. A block is `block_size` neighbors
     along the last axis, so that codes are shaped and sharded like the parameter,
     and scales are its shape with a shorter last axis. The state is decoded to
     float32 before each step of `inner`, gradients are widened to it, and the new
@@ -51,8 +45,8 @@ def quantize_state(
     Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
     instead of 12, Adam's 2.1 instead of 8. Rounding is noise, by which a step of
     diffGrad is off by some 9% of its length where gradients of a block differ by a
-    factor of 100, and by 40% where by 10,000. Time: on a GPU XLA makes two large
-    kernels of each array, one for its scales and one for the rest, if `inner` works
+    factor of 100, and by 40% where by 10,000. Time: a GPU runs two large
+    kernels for each array, one for its scales and one for the rest, if `inner` works
     element by element; for diffGrad they take 0.94 times as long as in float32 on one
     large array, 1.09 on 145 and 1.8 on ResNet50's (H200). On a CPU it takes 1.5 to
     2.3 times as long, and Adam 3.2 times.
@@ -68,7 +62,7 @@ def quantize_state(
     a second moment, which loses 1/1000 a step, would never shrink.
 
     The step of `inner` is written twice, for the scales and for the codes: prints and
-    callbacks happen twice. Under :func:`jax.jit` XLA drops what the scales do not need.
+    callbacks happen twice. Under :func:`jax.jit` what no scale needs is dropped.
 
     Worst error: 1/63 of the block's largest :math:`|x|` for signed numbers, and
     1/127 of its largest :math:`\sqrt x` for non-negative ones, which is a whole code
@@ -83,15 +77,15 @@ def quantize_state(
     each device's part of it. 768 numbers on 8 devices are 96 on each, so that blocks
     of 128 would lie on two: give ``block_size=32``. `init` refuses such blocks where
     it knows the sharding, that is of concrete arrays and of explicit axes. Inside
-    :func:`jax.jit` with automatic axes it does not, and XLA would gather the state
+    :func:`jax.jit` with automatic axes it does not, and the state would be gathered
     on every device. Inside :func:`jax.shard_map` each device has blocks of its own
     part, rounded as those in the same places of another's. There `init` also sees the
     local part alone, so `min_size` and the blocks would depend on the mesh: call `init`
     outside, and only `update` inside.
 
-    Exact stay all arrays that are not shaped like a parameter, that have less than
-    `min_size` elements, or whose last axis has no divisor in common with
-    `block_size` that is 16 or more (or `block_size` itself if that is less); so do
+    These arrays are not quantized: those that are not shaped like a parameter, have
+    fewer than `min_size` elements, or have a last axis without a common divisor with
+    `block_size` of 16 or more (or `block_size` itself if that is less); and those of
     integers, float64, complex and 8-bit floating numbers.
 
     Not for moments that must fit each other to the last digit: the variance
@@ -116,7 +110,7 @@ def quantize_state(
 
     Args:
       inner: any optax transformation.
-      block_size: how many neighbours share a scale, >= 1; the block is the greatest
+      block_size: how many neighbors share a scale, >= 1; the block is the greatest
         common divisor of it and the last axis. Static.
       min_size: arrays with fewer elements stay exact, >= 0. Inside
         :func:`jax.shard_map` these are the elements of one device's part. Static.
@@ -165,16 +159,15 @@ def quantize_state(
     check(nonnegative=nonnegative, exact=exact)
     inner = stable_dtypes(optax.with_extra_args_support(inner))
     inner_init = following_params(inner.init)
-    rules = Rules(block_size, min_size, tuple(nonnegative), tuple(exact))
 
     def init_fn(params: optax.Params) -> QuantizedState:
         check_one_set(params)
         inner_state = inner_init(params)
-        plan = make_plan(inner_state, params, rules.choose)
-        fields = field_names(inner_state, plan)
-        check_fields('nonnegative', set(nonnegative) - {*NONNEGATIVE}, fields)
-        check_fields('exact', set(exact) - {*EXACT}, fields)
-        return first_state(inner_state, plan)
+        check_names(inner_state, params, nonnegative, exact)
+        codes = choose_codes(
+            inner_state, params, block_size, min_size, nonnegative, exact
+        )
+        return first_state(inner_state, codes)
 
     def update_fn(
         updates: optax.Updates,
@@ -184,20 +177,12 @@ def quantize_state(
     ) -> tuple[optax.Updates, QuantizedState]:
         check_state(state, QuantizedState)
         updates = as_arrays(updates)
-        scale_at = scales_at(state)
-
-        def stored(codes: Any, path: Any, *_: Any) -> Code | None:
-            scale = scale_at.get(path)
-            if scale is None:
-                return None
-            return Code(codes.shape[-1] // scale.shape[-1], codes.dtype)
 
         def step(inner_state: Any) -> Any:
             grads = widen_gradients(updates, inner_state)
             return inner.update(grads, inner_state, params, **extra_args)
 
-        plan = make_plan(state.inner_state, updates, stored)
-        new_updates, new_state = next_state(step, state, plan)
+        new_updates, new_state = next_state(step, state, make_plan(state, updates))
         return optax.tree.cast_like(new_updates, updates), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
