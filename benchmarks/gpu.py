@@ -33,9 +33,9 @@ class Job(NamedTuple):
     goes_on: bool = False  # takes --minutes, and begins where it was stopped
 
 
-def experiment(name: str, minutes: float, *command: str, images: bool = True) -> Job:
+def experiment(name: str, minutes: float, *command: str) -> Job:
     """A program of experiments/, in the setting of the paper."""
-    return Job(name, command, minutes, reads_images=images, goes_on=True)
+    return Job(name, command, minutes, reads_images=True, goes_on=True)
 
 
 def update(tree: str, dtype: str, minutes: float, *more: str) -> Job:
@@ -70,7 +70,6 @@ JOBS = (
     update('decoder', 'float32', 4.5, *WITHOUT_8_BITS),
     update('decoder', 'bfloat16', 4.5, *WITHOUT_8_BITS),
     experiment('half_rate', 3.0, 'experiments.half_rate.run', '--scale', 'paper'),
-    experiment('lm', 2.0, 'experiments.lm.compare', '--scale', 'large', images=False),
     experiment(
         'tables-paper-first',
         5.0,

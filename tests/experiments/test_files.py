@@ -21,7 +21,6 @@ from experiments.lab.cli import UserError
 from experiments.lab.files import check_replaceable
 from experiments.lab.record import Record
 from experiments.landscapes import run as landscapes
-from experiments.lm import compare as lm
 from experiments.regret import run as regret
 from experiments.study import run as study
 from experiments.study.experiments import GROUPS
@@ -47,7 +46,6 @@ PROGRAMS = {
     'regret.md': (regret.main, REGRET),
     'results.json': (compare.main, DIGITS),
     'table.md': (compare.main, DIGITS),
-    **dict.fromkeys((lm.DONE, *lm.SHOWN), (lm.main, SMOKE)),
     **dict.fromkeys((half_rate.DONE, *half_rate.SHOWN), (half_rate.main, SMOKE)),
     'tables-digits.json': (tables.main, SMOKE),
 }
@@ -86,29 +84,22 @@ def test_results_of_other_settings_are_not_written_over(
     assert json.loads((tmp_path / name).read_text()) == first
 
 
-@pytest.mark.parametrize('name', ['lm-lstm', 'lm-transformer', 'half_rate-mlp'])
-def test_runs_of_others_are_noticed_before_anything_is_trained(name, tmp_path):
-    (tmp_path / f'{name}.jsonl').write_text('mine')
-    with pytest.raises(UserError, match=f'{name}.jsonl ends with what is no result'):
-        (lm if name.startswith('lm') else half_rate).main(
-            [*SMOKE, '--out-dir', str(tmp_path)]
-        )
-    assert [path.name for path in tmp_path.iterdir()] == [f'{name}.jsonl']
+def test_runs_of_others_are_noticed_before_anything_is_trained(tmp_path):
+    (tmp_path / 'half_rate-mlp.jsonl').write_text('mine')
+    with pytest.raises(UserError, match=r'mlp\.jsonl ends with what is no result'):
+        half_rate.main([*SMOKE, '--out-dir', str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ['half_rate-mlp.jsonl']
 
 
-@pytest.mark.parametrize(
-    ('main', 'name'),
-    [(lm.main, 'lm'), (half_rate.main, 'half_rate')],
-    ids=['lm', 'half_rate'],
-)
 @pytest.mark.parametrize('done', [True, False], ids=['done', 'under way'])
-def test_results_of_another_scale_are_not_written_over(main, name, done, tmp_path):
-    for path in PUBLISHED.glob(f'{name}*'):
+def test_results_of_another_scale_are_not_written_over(done, tmp_path):
+    for path in PUBLISHED.glob('half_rate*'):
         if done or path.suffix != '.json':
             shutil.copy(path, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UserError, match=f'{name}.json is' if done else f'{name}.md is'):
-        main([*SMOKE, '--out-dir', str(tmp_path)])
+    ending = 'json' if done else 'md'
+    with pytest.raises(UserError, match=rf'half_rate\.{ending} is'):
+        half_rate.main([*SMOKE, '--out-dir', str(tmp_path)])
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
