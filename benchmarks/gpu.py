@@ -73,13 +73,15 @@ JOBS = (
     experiment(
         'tables-paper-first',
         5.0,
-        *('experiments.tables.run', '--scale', 'paper', '--tables', 'first'),
+        *('experiments.cifar.plan', '--plan', 'tables', '--scale', 'paper'),
+        *('--tables', 'first'),
         *('--datasets', 'cifar10', '--seeds', '0', '1', '2'),
     ),
     experiment(
         'tables-paper',
         5.0,
-        *('experiments.tables.run', '--scale', 'paper', '--seeds', '0', '1', '2'),
+        *('experiments.cifar.plan', '--plan', 'tables', '--scale', 'paper'),
+        *('--seeds', '0', '1', '2'),
     ),
 )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cifar import compare
+from experiments.cifar import plan as plans
 from experiments.half_rate import run as half_rate
 from experiments.lab import cli
 from experiments.lab import lock as locks
@@ -22,10 +23,6 @@ from experiments.lab.files import check_replaceable
 from experiments.lab.record import Record
 from experiments.landscapes import run as landscapes
 from experiments.regret import run as regret
-from experiments.study import run as study
-from experiments.study.experiments import GROUPS
-from experiments.tables import render
-from experiments.tables import run as tables
 from experiments.toy import run as toy
 
 PUBLISHED = Path(__file__).parents[2] / 'docs/results'
@@ -44,10 +41,12 @@ PROGRAMS = {
     'landscapes.html': (landscapes.main, LANDSCAPES),
     'regret.json': (regret.main, REGRET),
     'regret.md': (regret.main, REGRET),
-    'results.json': (compare.main, DIGITS),
-    'table.md': (compare.main, DIGITS),
+    'compare.json': (compare.main, DIGITS),
+    'compare.md': (compare.main, DIGITS),
+    'compare-curves-digits.png': (compare.main, DIGITS),
     **dict.fromkeys((half_rate.DONE, *half_rate.SHOWN), (half_rate.main, SMOKE)),
-    'tables-digits.json': (tables.main, SMOKE),
+    'tables-digits.json': (plans.main, SMOKE),
+    'tables-digits.md': (plans.main, SMOKE),
 }
 
 
@@ -103,47 +102,19 @@ def test_results_of_another_scale_are_not_written_over(done, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize('name', ['mine.md', *(f'mine-{of}.png' for of in GROUPS)])
-@pytest.mark.parametrize('others', [None, 'study-cifar10-small.jsonl'])
-def test_a_study_does_not_draw_over_a_file_of_another(name, others, tmp_path):
-    results = tmp_path / 'mine.jsonl'
-    if others is not None:
-        shutil.copy(PUBLISHED / others, results)
-    (tmp_path / name).write_text('mine')
-    with pytest.raises(UserError, match=f'{name} is there without'):
-        study.main(['--results', str(results), '--runs-dir', str(tmp_path / 'runs')])
-    assert (tmp_path / name).read_text() == 'mine'
+def test_a_plan_does_not_draw_over_a_file_of_another(tmp_path):
+    picture = tmp_path / 'study-digits-sgd-digits.png'
+    picture.write_text('mine')
+    with pytest.raises(UserError, match=f'{picture.name} is there without'):
+        plans.main(['--plan', 'study', '--out-dir', str(tmp_path)])
+    assert picture.read_text() == 'mine'
 
 
-@pytest.mark.parametrize('results', ['.', '/'])
-def test_a_folder_is_no_file_of_results(results, capsys):
-    with pytest.raises(SystemExit):
-        cli.run(lambda: study.main(['--results', results]))
-    assert capsys.readouterr().err == f'error: {results}: Is a directory\n'
-
-
-@pytest.mark.parametrize('others', [None, 'study-cifar10-small.jsonl'])
-def test_a_study_without_runs_draws_nothing(others, tmp_path, capsys):
-    results = tmp_path / 'results.jsonl'
-    if others is not None:
-        shutil.copy(PUBLISHED / others, results)
-    arguments = ['--results', str(results), '--runs-dir', str(tmp_path / 'runs')]
-    study.main([*arguments, '--minutes', '0'])
-    assert 'nothing to draw' in capsys.readouterr().out
+def test_a_plan_without_runs_draws_nothing(tmp_path, capsys):
+    arguments = ['--plan', 'study', '--out-dir', str(tmp_path)]
+    plans.main([*arguments, '--minutes', '0'])
+    assert '0 of 60 runs' in capsys.readouterr().out
     assert not [*tmp_path.glob('*.md'), *tmp_path.glob('*.png')]
-
-
-@pytest.mark.parametrize(
-    ('main', 'name'),
-    [(study.main, 'study-digits.jsonl'), (render.main, 'tables-digits.jsonl')],
-)
-def test_a_table_is_not_drawn_over_its_results(main, name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    results = tmp_path / 'mine.md'
-    shutil.copy(PUBLISHED / name, results)
-    with pytest.raises(UserError, match=r'mine\.md would be drawn over'):
-        main(['--results', str(results)])
-    assert results.read_bytes() == (PUBLISHED / name).read_bytes()
 
 
 def test_a_directory_is_no_result(tmp_path):
@@ -295,6 +266,5 @@ def test_where_there_is_no_fcntl_programs_are_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize('minutes', ['-1', 'nan'])
 def test_minutes_are_a_number_of_them(minutes, tmp_path):
-    results = str(tmp_path / 'results.jsonl')
     with pytest.raises(UserError, match=f'--minutes {float(minutes)} must be at least'):
-        study.main(['--results', results, '--minutes', minutes])
+        plans.main(['--out-dir', str(tmp_path), '--minutes', minutes])
