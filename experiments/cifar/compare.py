@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.cifar.config import OF_ONE_CALL, Settings
+from experiments.cifar.config import CHANGED_ON_RESUME, Settings
 from experiments.cifar.plan import run
 from experiments.lab import cli
 from experiments.lab.cli import option
@@ -36,7 +36,7 @@ def compare(comparison: Comparison) -> Results:
     """
     settings = dataclasses.asdict(comparison)
     dataset, size = settings.pop('dataset'), settings.pop('batch_size')
-    for name in ('optimizers', 'seeds', *OF_ONE_CALL):
+    for name in ('optimizers', 'seeds', *CHANGED_ON_RESUME):
         del settings[name]
     rows = tuple(
         Row(name, {'optimizer': name}, {})

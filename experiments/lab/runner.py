@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.lab.cli import UserError
-from experiments.lab.files import check_made, check_replaceable, write_atomically
+from experiments.lab.output_files import check_ours, check_replaceable, write_atomically
 from experiments.lab.plans import Plan
 from experiments.lab.record import Record, run_missing
 from experiments.lab.report import Results, draw, report
@@ -54,7 +54,7 @@ def run_plan(
     scale = json.loads(json.dumps(plan.scale))
     check_replaceable(done, lambda file: file['scale'], scale)
     there = Results(plan, Record(results_path), configure).all()
-    check_made(there, page, *(path for _, _, path in pictures))
+    check_ours(there, page, *(path for _, _, path in pictures))
     record = run_missing(
         results_path,
         available(configs, checksum) if minutes != 0 else {},

@@ -22,10 +22,10 @@ from experiments.cifar import compare, epochs, files, plan, train
 from experiments.cifar.model import MODELS
 from experiments.cifar.resnet import BasicBlock, ResNet
 from experiments.cifar.train import Config
-from experiments.lab import cli, rates, report
+from experiments.lab import cli, report, schedules
 from experiments.lab.cli import UserError
-from experiments.lab.finite import DivergedError
-from experiments.lab.parts import BASES, MODIFIERS
+from experiments.lab.divergence import DivergedError
+from experiments.lab.optimizer_parts import BASES, MODIFIERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,7 +180,7 @@ def test_the_mixture_learns_digits_to_95_percent_and_goes_on_bit_for_bit(tmp_pat
 
 def test_a_plateau_is_remembered_when_a_run_goes_on(tmp_path, monkeypatch):
     # Every epoch is one without progress.
-    monkeypatch.setattr(rates, 'PLATEAU', rates.rule_of_plateau(rtol=1.0))
+    monkeypatch.setattr(schedules, 'PLATEAU', schedules.rule_of_plateau(rtol=1.0))
     settings = {
         'model': 'mlp',
         'schedule': 'plateau',

@@ -19,7 +19,7 @@ from experiments.half_rate import run as half_rate
 from experiments.lab import cli
 from experiments.lab import lock as locks
 from experiments.lab.cli import UserError
-from experiments.lab.files import check_replaceable
+from experiments.lab.output_files import check_replaceable
 from experiments.lab.record import Record
 from experiments.landscapes import run as landscapes
 from experiments.regret import run as regret
@@ -147,7 +147,7 @@ def test_a_full_disk_that_names_no_file_ends_with_one_line(capsys):
 def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path):
     program = (
         'from pathlib import Path\n'
-        'from experiments.lab.files import write_atomically\n'
+        'from experiments.lab.output_files import write_atomically\n'
         'assert open(0).encoding != "utf-8"\n'
         'write_atomically(Path("table.md"), "1 \\xb1 1")\n'
     )

@@ -12,8 +12,8 @@ from experiments.cifar import plan as command
 from experiments.cifar.plan import PLANS, configure
 from experiments.lab.cli import UserError
 from experiments.lab.grid import last
+from experiments.lab.optimizer_parts import NAMES
 from experiments.lab.optimizers import compose
-from experiments.lab.parts import NAMES
 from experiments.lab.plans import Row, load
 from experiments.lab.record import Record
 from experiments.lab.report import Results, report
