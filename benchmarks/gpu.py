@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import results
-from experiments.lab import cli
+from benchmarks import cli, results
 
 
 class Job(NamedTuple):
@@ -193,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--smoke', action='store_true', help='runs all in tiny form on a CPU'
     )
     args = parser.parse_args(argv)
-    cli.at_least(args, minutes=0)
+    if not args.minutes >= 0:
+        raise cli.UserError(f'--minutes {args.minutes} must be at least 0')
     if unknown := set(args.jobs) - set(names):
         parser.error(f'there is no job {", ".join(sorted(unknown))}')
     jobs = [job for job in JOBS if not args.jobs or job.name in args.jobs]
