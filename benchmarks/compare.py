@@ -21,11 +21,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import jax_arms, results, torch_arms, trees
+from benchmarks import cli, jax_arms, results, torch_arms, trees
 from benchmarks.gradients import GRADIENTS, factors, least_moved
 from benchmarks.tables import show
 from benchmarks.timing import Arm, interleave
-from experiments.lab import cli
 
 COPY_SIZES = {'cpu': 2**26, 'gpu': 2**28}
 DTYPES = ('float32', 'bfloat16')

@@ -18,12 +18,11 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from benchmarks import hlo, results, trees
+from benchmarks import cli, hlo, results, trees
 from benchmarks.gradients import GRADIENTS, factors, materialized
 from benchmarks.jax_arms import WITHOUT_TRIALS, make_step, naive_diffgrad
 from benchmarks.tables import show
 from benchmarks.update import OPTIMIZERS
-from experiments.lab import cli
 
 # Compiles a jitted function for arguments of these shapes.
 Compiler = Callable[..., Any]

@@ -17,9 +17,8 @@ from typing import Any
 import jax
 import pytest
 
-from benchmarks import results
+from benchmarks import cli, results
 from benchmarks.tables import show
-from experiments.lab import cli
 
 OK, TESTS_FAILED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED
 NAME = 'correctness'

@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import results
-from experiments.lab import cli
+from benchmarks import cli, results
 
 
 class Job(NamedTuple):
@@ -33,9 +32,9 @@ class Job(NamedTuple):
     goes_on: bool = False  # takes --minutes, and begins where it was stopped
 
 
-def experiment(name: str, minutes: float, *command: str, images: bool = True) -> Job:
+def experiment(name: str, minutes: float, *command: str) -> Job:
     """A program of experiments/, in the setting of the paper."""
-    return Job(name, command, minutes, reads_images=images, goes_on=True)
+    return Job(name, command, minutes, reads_images=True, goes_on=True)
 
 
 def update(tree: str, dtype: str, minutes: float, *more: str) -> Job:
@@ -70,17 +69,18 @@ JOBS = (
     update('decoder', 'float32', 4.5, *WITHOUT_8_BITS),
     update('decoder', 'bfloat16', 4.5, *WITHOUT_8_BITS),
     experiment('half_rate', 3.0, 'experiments.half_rate.run', '--scale', 'paper'),
-    experiment('lm', 2.0, 'experiments.lm.compare', '--scale', 'large', images=False),
     experiment(
         'tables-paper-first',
         5.0,
-        *('experiments.tables.run', '--scale', 'paper', '--tables', 'first'),
+        *('experiments.cifar.plan', '--plan', 'tables', '--scale', 'paper'),
+        *('--tables', 'first'),
         *('--datasets', 'cifar10', '--seeds', '0', '1', '2'),
     ),
     experiment(
         'tables-paper',
         5.0,
-        *('experiments.tables.run', '--scale', 'paper', '--seeds', '0', '1', '2'),
+        *('experiments.cifar.plan', '--plan', 'tables', '--scale', 'paper'),
+        *('--seeds', '0', '1', '2'),
     ),
 )
 
@@ -192,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--smoke', action='store_true', help='runs all in tiny form on a CPU'
     )
     args = parser.parse_args(argv)
-    cli.at_least(args, minutes=0)
+    if not args.minutes >= 0:
+        raise cli.UserError(f'--minutes {args.minutes} must be at least 0')
     if unknown := set(args.jobs) - set(names):
         parser.error(f'there is no job {", ".join(sorted(unknown))}')
     jobs = [job for job in JOBS if not args.jobs or job.name in args.jobs]

@@ -11,9 +11,9 @@ import optax
 from jax import lax
 
 from benchmarks import gradients, trees
+from benchmarks.cli import UserError
 from benchmarks.timing import Arm, Running
 from diffgrad_optax import diffgrad, quantize_state
-from experiments.lab.cli import UserError
 
 
 def naive_diffgrad(learning_rate: float) -> optax.GradientTransformation:

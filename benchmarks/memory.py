@@ -26,10 +26,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import trees
+from benchmarks import cli, trees
+from benchmarks.cli import markdown
 from diffgrad_optax import diffgrad, quantize_state
-from experiments.lab import cli
-from experiments.lab.tables import markdown
 
 DEVICES = (1, 4, 8)
 BF16 = jnp.bfloat16

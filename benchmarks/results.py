@@ -12,9 +12,7 @@ from typing import Any
 
 import jax
 
-from experiments.lab.cli import UserError
-from experiments.lab.facts import commit
-from experiments.lab.files import write_atomically
+from benchmarks.cli import UserError, commit, write_atomically
 
 RESULTS = Path(__file__).parent / 'results'
 SMOKE = 'SMOKE'  # a file that marks a folder of numbers that mean nothing

@@ -11,9 +11,9 @@ from operator import truediv
 from statistics import median
 from typing import Any
 
+from benchmarks import cli
+from benchmarks.cli import markdown
 from benchmarks.gradients import least_moved
-from experiments.lab import cli
-from experiments.lab.tables import markdown
 
 
 def title(result: dict[str, Any]) -> str:

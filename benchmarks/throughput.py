@@ -16,6 +16,7 @@ import argparse
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import results
+from benchmarks import cli, results
 from benchmarks.jax_arms import backend
 from benchmarks.tables import show
 from benchmarks.timing import Arm, Running, interleave
@@ -45,7 +46,7 @@ from experiments.cifar.training import (
     scan_steps,
     train_steps,
 )
-from experiments.lab import cli
+from experiments.lab.cli import UserError as LaboratoryError
 
 NAME = 'throughput'
 # Dense bfloat16, by the vendor's datasheet.
@@ -104,6 +105,18 @@ def forward_flops(width: int) -> int:
                 flops += 2 * side**2 * features * 4 * inner
             features = 4 * inner
     return flops + 2 * features * 10
+
+
+def load_images(data_dir: Path) -> Dataset:
+    """CIFAR-10.
+
+    Raises:
+      UserError: if it is not there.
+    """
+    try:
+        return datasets.load('cifar10', data_dir)
+    except LaboratoryError as error:
+        raise cli.UserError(str(error)) from error
 
 
 class Example(NamedTuple):
@@ -268,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = Workload(2, 1, 2, 'float32') if args.smoke else workload(backend())
     data = random_images(work.steps * work.batch_size)
     if args.data_dir is not None:
-        data = datasets.load('cifar10', args.data_dir)
+        data = load_images(args.data_dir)
     measured = measure(
         data,
         work,

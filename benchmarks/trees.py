@@ -5,25 +5,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-
-from experiments.cifar.model import ACTIVATIONS, MODELS
 
 
 def resnet50() -> Any:
     """The paper's network: 23,520,842 numbers in 161 arrays."""
 
-    def build() -> nnx.Module:
-        return MODELS['resnet50'](
-            image_shape=(32, 32, 3),
-            classes=10,
-            width=64,
-            activation=ACTIVATIONS['relu'],
-            dtype=jnp.float32,
-            rngs=nnx.Rngs(0),
-        )
+    def normalized(*kernel: int) -> list[tuple[int, ...]]:
+        return [kernel, kernel[-1:], kernel[-1:]]
 
-    return nnx.as_pure(nnx.state(nnx.eval_shape(build), nnx.Param))
+    shapes, features = normalized(3, 3, 3, 64), 64
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        width = 64 * 2**stage
+        for block in range(blocks):
+            shapes += normalized(features, width)
+            shapes += normalized(3, 3, width, width)
+            shapes += normalized(width, 4 * width)
+            if block == 0:
+                shapes += normalized(features, 4 * width)
+            features = 4 * width
+    shapes += [(features, 10), (10,)]
+    return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 
 
 def array(size: int) -> Any:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks import results, trees
+from benchmarks import cli, results, trees
 from benchmarks.gradients import factors, materialized
 from benchmarks.jax_arms import (
     REPEATS,
@@ -42,7 +42,6 @@ from diffgrad_optax import (
     swats,
     with_friction,
 )
-from experiments.lab import cli
 
 NAME = 'costs'
 ROUNDS = 5

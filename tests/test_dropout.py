@@ -454,7 +454,7 @@ def test_run_from_a_checkpoint_is_the_uninterrupted_one_to_the_bit(key, tmp_path
         return steps, state
 
     half, state = go_on(params, optimizer.init(params), grads[:4])
-    # As RunDirectory in experiments/lab/run.py does it.
+    # As RunDirectory in experiments/lab/run_directory.py does it.
     with ocp.CheckpointManager(tmp_path) as checkpoints:
         saved = (half[-1], state)
         checkpoints.save(4, args=ocp.args.StandardSave(saved))

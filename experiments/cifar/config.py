@@ -8,10 +8,10 @@ from typing import Any, Literal
 from diffgrad_optax.friction import COEFFICIENTS
 from experiments.lab import cli
 from experiments.lab.cli import UserError, option
-from experiments.lab.parts import BASES, MODIFIERS, NAMES
+from experiments.lab.optimizer_parts import BASES, MODIFIERS, NAMES
 
 # What a run may be told otherwise when it goes on.
-OF_ONE_CALL = ('data_dir', 'out_dir', 'resume', 'checkpoint_every', 'non_finite')
+CHANGED_ON_RESUME = ('data_dir', 'out_dir', 'resume', 'checkpoint_every', 'non_finite')
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Config(Settings):
     def settings(self) -> dict[str, Any]:
         """What decides the result, and so may not change when a run goes on."""
         settings = dataclasses.asdict(self)
-        for name in OF_ONE_CALL:
+        for name in CHANGED_ON_RESUME:
             del settings[name]
         return settings
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from experiments.cifar.config import Config
 from experiments.cifar.device_data import DeviceData, epoch_order
 from experiments.cifar.training import Metrics, Task, TrainState, evaluate, train_steps
-from experiments.lab.finite import NonFiniteError, check_losses
+from experiments.lab.divergence import NonFiniteError, check_losses
 from experiments.lab.processes import alone_on_cpu, leads
 
 

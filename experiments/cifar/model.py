@@ -8,7 +8,7 @@ from flax import nnx
 
 from experiments.cifar.densenet import DenseNet
 from experiments.cifar.layers import Activation
-from experiments.cifar.plain import CNN, MLP
+from experiments.cifar.mlp_cnn import CNN, MLP
 from experiments.cifar.resnet import BasicBlock, Bottleneck, ResNet
 
 ACTIVATIONS: dict[str, Activation] = {

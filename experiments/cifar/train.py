@@ -24,8 +24,8 @@ from experiments.cifar.training import Task, TrainState, init_state
 from experiments.lab import cli
 from experiments.lab.cli import UserError
 from experiments.lab.curves import draw_curves
-from experiments.lab.facts import facts
-from experiments.lab.finite import NonFiniteError, refusal
+from experiments.lab.divergence import NonFiniteError, refusal
+from experiments.lab.environment import facts
 from experiments.lab.optimizers import compose, make_optimizer, slow_weights
 from experiments.lab.processes import (
     by_all,
@@ -35,8 +35,8 @@ from experiments.lab.processes import (
     leads,
     silent,
 )
-from experiments.lab.rates import Length, Plateau
-from experiments.lab.run import RunDirectory
+from experiments.lab.run_directory import RunDirectory
+from experiments.lab.schedules import Length, Plateau
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from experiments.cifar.data import Dataset
 from experiments.cifar.device_data import DeviceData, augment, normalise
 from experiments.cifar.model import ACTIVATIONS, MODELS
-from experiments.lab.finite import all_finite
+from experiments.lab.divergence import all_finite
 from experiments.lab.optimizers import fast_weights, slow_weights
 from experiments.lab.processes import alone_on_cpu
 

@@ -17,9 +17,9 @@ import numpy as np
 from experiments.cifar.config import Config as CifarConfig
 from experiments.cifar.train import data_checksum as cifar_checksum
 from experiments.cifar.train import train as train_cifar
-from experiments.half_rate.layers import compact
+from experiments.half_rate.friction_by_layer import compact
 from experiments.lab.cli import UserError
-from experiments.lab.observe import read
+from experiments.lab.friction_histogram import read
 from experiments.lab.processes import silent
 from experiments.lab.record import Record, run_missing
 from experiments.lm.config import Config as LmConfig

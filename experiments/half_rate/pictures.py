@@ -16,8 +16,8 @@ from experiments.half_rate.table import (
     scores,
     title,
 )
+from experiments.lab.friction_histogram import BINS
 from experiments.lab.grid import draw_grid
-from experiments.lab.observe import BINS
 
 # Controls are drawn like what they control, but dashed.
 STYLES = {

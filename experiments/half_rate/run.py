@@ -18,7 +18,7 @@ from experiments.half_rate.pictures import draw
 from experiments.half_rate.table import Lines, tables
 from experiments.lab import cli
 from experiments.lab.cli import option
-from experiments.lab.files import check_made, check_replaceable, write_atomically
+from experiments.lab.output_files import check_ours, check_replaceable, write_atomically
 from experiments.lab.record import Record
 
 DONE = 'half_rate.json'
@@ -67,7 +67,7 @@ def check_out_dir(networks: dict[str, Network], out_dir: Path, scale: str) -> No
     """
     check_replaceable(out_dir / DONE, lambda done: done['scale'], scale)
     lines = all_results(networks, out_dir)
-    check_made(any(lines.values()), *(out_dir / name for name in (DONE, *SHOWN)))
+    check_ours(any(lines.values()), *(out_dir / name for name in (DONE, *SHOWN)))
 
 
 def check_data(networks: dict[str, Network], out_dir: Path) -> None:

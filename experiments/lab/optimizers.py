@@ -21,8 +21,8 @@ from diffgrad_optax import quantize_state, with_friction
 from diffgrad_optax.friction import COEFFICIENTS
 from experiments.lab import cli
 from experiments.lab.cli import MOST, UserError
-from experiments.lab.observe import observed
-from experiments.lab.parts import (
+from experiments.lab.friction_histogram import observed
+from experiments.lab.optimizer_parts import (
     AFTER,
     ARGUMENTS,
     BASES,
@@ -35,7 +35,7 @@ from experiments.lab.parts import (
     Chainable,
     Modifier,
 )
-from experiments.lab.rates import SCHEDULES, Length
+from experiments.lab.schedules import SCHEDULES, Length
 
 
 class Composition(NamedTuple):

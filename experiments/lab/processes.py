@@ -61,7 +61,15 @@ def joined_by() -> tuple[str, ...]:
     """The variables that make this process one of several; unset, it is alone."""
     if all(name in os.environ for name in VARIABLES):
         return VARIABLES
-    return tuple(name for name in LAUNCHERS if int(os.environ.get(name, '1')) > 1)
+    return tuple(name for name in LAUNCHERS if tasks(name) > 1)
+
+
+def tasks(launcher: str) -> int:
+    """How many processes a launcher has started, by its variable."""
+    count = os.environ.get(launcher, '1')
+    if not count.isdecimal():
+        raise UserError(f'{launcher}={count} must be a number of processes: unset it')
+    return int(count)
 
 
 def from_environment() -> dict[str, Any]:

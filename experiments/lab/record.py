@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.lab.cli import UserError
-from experiments.lab.facts import commit
-from experiments.lab.finite import DivergedError
+from experiments.lab.divergence import DivergedError
+from experiments.lab.environment import commit
 from experiments.lab.lock import held, lock
 
 # How the line of every run begins.
@@ -141,7 +141,7 @@ def run_in(line: bytes) -> dict[str, Any] | None:
     return run
 
 
-def of_each_data(
+def settings_by_data(
     configs: Iterable[Config], checksum: Callable[[Any], str]
 ) -> Iterator[dict[str, Any]]:
     """The settings of one run on each data that are there, with their checksum."""
@@ -200,7 +200,7 @@ def run_missing(
     start = time.monotonic()
     with held(runs_dir):
         record = Record(path)
-        for settings in of_each_data(configs.values(), checksum):
+        for settings in settings_by_data(configs.values(), checksum):
             record.check_data(settings)
         missing = {n: c for n, c in configs.items() if record.find(c) is None}
         done = len(configs) - len(missing)

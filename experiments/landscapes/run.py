@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from experiments.lab import cli
 from experiments.lab.cli import UserError, option
-from experiments.lab.facts import facts
-from experiments.lab.files import check_replaceable, write_atomically
+from experiments.lab.environment import facts
 from experiments.lab.lock import held
-from experiments.lab.pieces import Pieces
+from experiments.lab.output_files import check_replaceable, write_atomically
+from experiments.lab.partial_results import PartialResults
 from experiments.landscapes.functions import FUNCTIONS
 from experiments.landscapes.optimizers import CONTROLS, OPTIMIZERS
 from experiments.landscapes.page import describe, render
@@ -59,7 +59,7 @@ def check(settings: Settings) -> None:
             )
 
 
-def search(settings: Settings, title: str, name: str, pieces: Pieces) -> Runs:
+def search(settings: Settings, title: str, name: str, kept: PartialResults) -> Runs:
     """The runs of one optimizer on one function, made now or by an interrupted call."""
 
     def make() -> dict[str, np.ndarray]:
@@ -71,17 +71,17 @@ def search(settings: Settings, title: str, name: str, pieces: Pieces) -> Runs:
             settings.steps,
         )._asdict()
 
-    return Runs(**pieces.get(f'{title}-{name}', make))
+    return Runs(**kept.get(f'{title}-{name}', make))
 
 
-def run_all(settings: Settings, pieces: Pieces) -> dict[str, dict[str, Runs]]:
+def run_all(settings: Settings, kept: PartialResults) -> dict[str, dict[str, Runs]]:
     """Runs every optimizer on every function."""
     runs: dict[str, dict[str, Runs]] = {name: {} for name in settings.functions}
     pairs = [(f, o) for f in runs for o in dict.fromkeys(settings.optimizers)]
     with tqdm(pairs, unit=' searches', leave=False, disable=None) as bar:
         for title, name in bar:
             bar.set_description(f'{name} on {title}')
-            runs[title][name] = search(settings, title, name, pieces)
+            runs[title][name] = search(settings, title, name, kept)
     return runs
 
 
@@ -138,8 +138,8 @@ def compare(settings: Settings) -> None:
         *('landscapes.md', 'landscapes.html'),
         *('landscapes.png', 'landscapes-rates.png'),
     )
-    pieces = Pieces(out / 'searches', {'sizes': sizes, **made_with()})
-    runs = run_all(settings, pieces)
+    kept = PartialResults(out / 'searches', {'sizes': sizes, **made_with()})
+    runs = run_all(settings, kept)
     record = make_record(settings, runs)
     print(tables(record))
     write_atomically(out / 'landscapes.json', json.dumps(record) + '\n')
@@ -147,7 +147,7 @@ def compare(settings: Settings) -> None:
     write_atomically(out / 'landscapes.html', render(describe(record, runs)))
     draw_paths(out / 'landscapes.png', record, runs)
     draw_rates(out / 'landscapes-rates.png', record)
-    pieces.clear()
+    kept.clear()
     print(f'everything is in {out}')
 
 

@@ -12,12 +12,12 @@ from flax import nnx
 from diffgrad_optax.friction import COEFFICIENTS
 from experiments.lab import cli
 from experiments.lab.cli import UserError, option
-from experiments.lab.parts import BASES, MODIFIERS, NAMES
+from experiments.lab.optimizer_parts import BASES, MODIFIERS, NAMES
 from experiments.lm.lstm import AWD, LSTM, Regularisation
 from experiments.lm.transformer import Transformer
 
 # What a run may be told otherwise when it goes on.
-OF_ONE_CALL = (
+CHANGED_ON_RESUME = (
     'checkpoint_every',
     'data_dir',
     'fsdp',
@@ -109,7 +109,7 @@ class Config:
     def settings(self) -> dict[str, Any]:
         """What decides the result, and so may not change when a run goes on."""
         settings = dataclasses.asdict(self)
-        for name in OF_ONE_CALL:
+        for name in CHANGED_ON_RESUME:
             del settings[name]
         return settings
 

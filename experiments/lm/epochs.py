@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments.lab.finite import NonFiniteError, check_losses
+from experiments.lab.divergence import NonFiniteError, check_losses
 from experiments.lab.processes import alone_on_cpu, leads
 from experiments.lm import data as texts
 from experiments.lm.batches import epoch_starts, steps_in

@@ -16,21 +16,21 @@ from jax.sharding import Mesh
 
 from experiments.lab import cli
 from experiments.lab.cli import UserError
-from experiments.lab.facts import facts
-from experiments.lab.finite import NonFiniteError, refusal
+from experiments.lab.divergence import NonFiniteError, refusal
+from experiments.lab.environment import facts
+from experiments.lab.optimizer_parts import BASES
 from experiments.lab.optimizers import compose, make_optimizer
-from experiments.lab.parts import BASES
 from experiments.lab.processes import by_all, check_alike, connect, leads, silent
-from experiments.lab.rates import Length
-from experiments.lab.run import RunDirectory
+from experiments.lab.run_directory import RunDirectory
+from experiments.lab.schedules import Length
 from experiments.lm import data as texts
 from experiments.lm.batches import steps_in
 from experiments.lm.config import Config, check
 from experiments.lm.curves import draw_losses
 from experiments.lm.data import Text
 from experiments.lm.epochs import Trainer
-from experiments.lm.rates import make_rate
 from experiments.lm.report import epoch_line, heading, last_line
+from experiments.lm.schedules import make_rate
 from experiments.lm.sharding import make_mesh
 from experiments.lm.training import Task, TrainState, first_state
 

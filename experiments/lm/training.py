@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.lab.finite import all_finite
+from experiments.lab.divergence import all_finite
 from experiments.lab.optimizers import fast_weights, slow_weights
 from experiments.lm.batches import whole_text
 from experiments.lm.sharding import BATCH, shardings, split_batch

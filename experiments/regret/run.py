@@ -17,8 +17,8 @@ import numpy as np
 
 from experiments.lab import cli
 from experiments.lab.cli import option
-from experiments.lab.facts import facts
-from experiments.lab.files import check_replaceable, write_atomically
+from experiments.lab.environment import facts
+from experiments.lab.output_files import check_replaceable, write_atomically
 from experiments.regret.game import OPTIMIZERS, play
 from experiments.regret.hindsight import best_points
 from experiments.regret.picture import draw_points, draw_regret

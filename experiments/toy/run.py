@@ -21,7 +21,7 @@ from diffgrad_optax import adadiff, diffgrad, diffrgrad
 from diffgrad_optax.friction import COEFFICIENTS
 from experiments.lab import cli
 from experiments.lab.cli import UserError, option
-from experiments.lab.files import check_replaceable, write_atomically
+from experiments.lab.output_files import check_replaceable, write_atomically
 from experiments.lab.tables import markdown
 from experiments.toy.functions import FUNCTIONS, START, Function
 from experiments.toy.picture import draw_paths

@@ -34,6 +34,7 @@ from benchmarks import (
     trees,
     update,
 )
+from benchmarks.cli import UserError
 from benchmarks.gpu import Job
 from benchmarks.gradients import GRADIENTS, factors, least_moved
 from benchmarks.jax_arms import lower_step, naive_diffgrad
@@ -42,7 +43,6 @@ from benchmarks.timing import SAMPLES, Running, interleave
 from diffgrad_optax import diffgrad
 from experiments.cifar.model import ACTIVATIONS, MODELS
 from experiments.cifar.training import apply_gradient
-from experiments.lab.cli import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -71,10 +71,21 @@ def test_trees_have_the_sizes_that_are_claimed(tree, arrays, numbers):
 
 
 @pytest.mark.slow
-def test_the_packages_tests_know_the_shapes_of_the_network():
-    network = jax.tree.leaves(trees.resnet50())
-    shapes, known = ([leaf.shape for leaf in x] for x in (network, resnet50()))
-    assert sorted(shapes) == sorted(known)
+def test_benchmarks_and_the_packages_tests_know_the_shapes_of_the_network():
+    def build():
+        return MODELS['resnet50'](
+            image_shape=(32, 32, 3),
+            classes=10,
+            width=64,
+            activation=ACTIVATIONS['relu'],
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(0),
+        )
+
+    network = jax.tree.leaves(nnx.as_pure(nnx.state(nnx.eval_shape(build), nnx.Param)))
+    expected = sorted(leaf.shape for leaf in network)
+    for known in (trees.resnet50(), resnet50()):
+        assert sorted(leaf.shape for leaf in known) == expected
 
 
 def test_naive_composition_is_diffgrad():

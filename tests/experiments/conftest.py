@@ -38,8 +38,6 @@ TRAINING = {
     'test_regret.py': {
         'test_the_committed_tables_are_those_of_the_committed_record',
     },
-    'test_study.py': {'test_the_committed_tables_are_of_the_committed_runs'},
-    'test_tables.py': {'test_the_committed_tables_are_of_the_committed_runs'},
     'test_toy.py': set(),
 }
 

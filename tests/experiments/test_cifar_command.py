@@ -18,14 +18,14 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments.cifar import compare, epochs, files, train
+from experiments.cifar import compare, epochs, files, plan, train
 from experiments.cifar.model import MODELS
 from experiments.cifar.resnet import BasicBlock, ResNet
 from experiments.cifar.train import Config
-from experiments.lab import cli, rates
+from experiments.lab import cli, report, schedules
 from experiments.lab.cli import UserError
-from experiments.lab.finite import DivergedError
-from experiments.lab.parts import BASES, MODIFIERS
+from experiments.lab.divergence import DivergedError
+from experiments.lab.optimizer_parts import BASES, MODIFIERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,7 +180,7 @@ def test_the_mixture_learns_digits_to_95_percent_and_goes_on_bit_for_bit(tmp_pat
 
 def test_a_plateau_is_remembered_when_a_run_goes_on(tmp_path, monkeypatch):
     # Every epoch is one without progress.
-    monkeypatch.setattr(rates, 'PLATEAU', rates.rule_of_plateau(rtol=1.0))
+    monkeypatch.setattr(schedules, 'PLATEAU', schedules.rule_of_plateau(rtol=1.0))
     settings = {
         'model': 'mlp',
         'schedule': 'plateau',
@@ -452,42 +452,32 @@ def test_the_command_line_is_typed():
     assert parsed == compare.Comparison(seeds=(3, 4), optimizers=('adam',))
 
 
+TINY = {'model': 'tiny', 'width': 4, 'epochs': 2, 'batch_size': 64, 'limit_train': 128}
+
+
 def test_a_comparison_trains_each_optimizer_with_each_seed(tmp_path, capsys):
     comparison = compare.Comparison(
-        model='tiny',
-        width=4,
-        epochs=2,
-        batch_size=64,
-        limit_train=128,
-        out_dir=tmp_path,
-        optimizers=('sgdm', 'diffgrad'),
-        seeds=(0, 1),
+        **TINY, out_dir=tmp_path, optimizers=('sgdm', 'diffgrad'), seeds=(0, 1)
     )
-    results = compare.compare(comparison)
-    assert {name: len(runs) for name, runs in results.items()} == {
-        'sgdm': 2,
-        'diffgrad': 2,
-    }
-    assert results['diffgrad'][0].metrics != results['diffgrad'][1].metrics
-    out = capsys.readouterr().out
-    table = (tmp_path / 'table.md').read_text()
-    assert table in out
-    accuracies = [100 * run.correct / run.count for run in results['sgdm'].values()]
-    assert f'{sum(accuracies) / 2:.2f} ± ' in table
-    record = json.loads((tmp_path / 'results.json').read_text())
-    assert [(run['optimizer'], run['seed']) for run in record['runs']] == [
-        ('sgdm', 0),
-        ('sgdm', 1),
-        ('diffgrad', 0),
-        ('diffgrad', 1),
+    lines = compare.compare(comparison).all()
+    assert [
+        (line['settings']['optimizer'], line['settings']['seed']) for line in lines
+    ] == [*(('sgdm', 0), ('sgdm', 1), ('diffgrad', 0), ('diffgrad', 1))]
+    assert lines[0]['metrics'] != lines[1]['metrics']
+    table = (tmp_path / 'compare.md').read_text()
+    assert table in capsys.readouterr().out
+    accuracies = [
+        100 * line['metrics'][-1]['test_accuracy']
+        for line in lines
+        if line['settings']['optimizer'] == 'sgdm'
     ]
-    assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+    assert f'| sgdm | {sum(accuracies) / 2:.2f} ± ' in table
+    picture = tmp_path / 'compare-curves-digits.png'
+    assert picture.read_bytes().startswith(b'\x89PNG')
 
 
-@pytest.mark.parametrize(
-    'changes', [{'optimizers': ('diffgrad',)}, {'seeds': (1,)}, {'epochs': 2}]
-)
-def test_a_comparison_is_replaced_only_by_one_that_has_all_its_runs(tmp_path, changes):
+@pytest.mark.parametrize('changes', [{'width': 5}, {'epochs': 2}, {'model': 'cnn'}])
+def test_a_comparison_is_not_replaced_by_one_of_other_settings(tmp_path, changes):
     first = compare.Comparison(
         model='mlp',
         width=4,
@@ -498,99 +488,46 @@ def test_a_comparison_is_replaced_only_by_one_that_has_all_its_runs(tmp_path, ch
     )
     compare.compare(first)
     before = contents(tmp_path)
-    with pytest.raises(
-        UserError, match=r'--optimizers and --seeds or fewer: choose another'
-    ):
+    with pytest.raises(UserError, match=r'compare\.json is there and is no result of'):
         compare.compare(dataclasses.replace(first, **changes))
     assert contents(tmp_path) == before
+    line = (tmp_path / 'compare.jsonl').read_text()
     more = {'optimizers': ('diffgrad', 'adam'), 'seeds': (1, 0)}
-    results = compare.compare(dataclasses.replace(first, **more))
-    assert [run.trained for run in results['adam'].values()] == [1, 0]
-    assert (tmp_path / 'table.md').read_text().count('\n| ') == 2
+    compare.compare(dataclasses.replace(first, **more))
+    assert (tmp_path / 'compare.jsonl').read_text().startswith(line)
+    assert (tmp_path / 'compare.jsonl').read_text().count('\n') == 4
 
 
-def test_a_comparison_says_that_an_optimizer_diverged(tmp_path, monkeypatch, capsys):
-    whole = compare.train
-
-    def train(config, say):
-        if config.optimizer == 'sgdm':
-            raise DivergedError('the loss is nan at step 3', 'try again')
-        return whole(config, say=say)
-
-    monkeypatch.setattr(compare, 'train', train)
-    settings = {'model': 'tiny', 'width': 4, 'epochs': 1, 'limit_train': 128}
-    of_both = compare.Comparison(
-        **settings, out_dir=tmp_path, optimizers=('sgdm', 'adam'), seeds=(0,)
-    )
-    results = compare.compare(of_both)
-    assert results['sgdm'] == {} and list(results['adam']) == [0]
-    said = capsys.readouterr().out
-    assert 'sgdm       seed 0  diverged: the loss is nan at step 3: try' in said
-    *_, sgdm, adam = (tmp_path / 'table.md').read_text().splitlines()
-    assert [cell.strip() for cell in sgdm.split('|')[1:-1]] == [
-        *('sgdm', '1 diverged', '1 diverged', '–')
-    ]
-    assert 'diverged' not in adam
-    record = json.loads((tmp_path / 'results.json').read_text())
-    reason = 'the loss is nan at step 3'
-    assert record['diverged'] == [{'optimizer': 'sgdm', 'seed': 0, 'reason': reason}]
-    assert [run['optimizer'] for run in record['runs']] == ['adam']
-    assert (tmp_path / 'curves.png').exists()
-    with pytest.raises(UserError, match='every run has diverged'):
-        compare.compare(
-            dataclasses.replace(
-                of_both, optimizers=('sgdm',), out_dir=tmp_path / 'alone'
-            )
-        )
-
-
-def test_a_seed_that_diverges_is_left_out_and_the_others_are_counted(
-    tmp_path, monkeypatch
-):
-    whole = compare.train
+def test_a_seed_that_diverges_is_left_out_and_counted(tmp_path, monkeypatch, capsys):
+    whole = plan.train
 
     def train(config, say):
+        result = whole(config, say=say)
         if (config.optimizer, config.seed) == ('sgdm', 1):
             raise DivergedError('the loss is nan at step 3', 'try again')
-        return whole(config, say=say)
+        return result
 
+    monkeypatch.setattr(plan, 'train', train)
     drawn = {}
-    monkeypatch.setattr(compare, 'draw_curves', lambda _, runs, __: drawn.update(runs))
-    monkeypatch.setattr(compare, 'train', train)
+    monkeypatch.setattr(report, 'draw_curves', lambda _, runs, __: drawn.update(runs))
     comparison = compare.Comparison(
-        model='tiny',
-        width=4,
-        epochs=1,
-        limit_train=128,
-        out_dir=tmp_path,
-        optimizers=('sgdm', 'adam'),
-        seeds=(0, 1, 2),
+        **TINY, out_dir=tmp_path, optimizers=('sgdm', 'adam'), seeds=(0, 1)
     )
-    results = compare.compare(comparison)
-    assert {name: list(runs) for name, runs in results.items()} == {
-        'sgdm': [0, 2],
-        'adam': [0, 1, 2],
-    }
-    record = json.loads((tmp_path / 'results.json').read_text())
-    for run in record['runs']:
-        assert run['metrics'] == results[run['optimizer']][run['seed']].metrics
-    assert [run['seed'] for run in record['runs']] == [0, 2, 0, 1, 2]
-    *_, sgdm, adam = (tmp_path / 'table.md').read_text().splitlines()
-    assert sgdm.count(' (2), 1 diverged | ') == 2
-    assert {label: len(runs) for label, runs in drawn.items()} == {
-        'sgdm (2)': 2,
-        'adam': 3,
-    }
-    assert '(' not in adam and 'diverged' not in adam
-    assert [run['seed'] for run in record['diverged']] == [1]
+    compare.compare(comparison)
+    said = capsys.readouterr().out
+    assert 'sgdm-seed1  diverged: the loss is nan at step 3' in said
+    *_, sgdm, adam = (tmp_path / 'compare.md').read_text().splitlines()
+    assert sgdm.count(' (1), 1 diverged |') == 2 and adam.count(' (2) |') == 2
+    counts = {label: len(runs) for label, runs in drawn.items()}
+    assert counts == {'sgdm, 1 diverged': 1, 'adam': 2}
 
 
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
         ({'optimizers': ('adam', 'adamm')}, "'adamm' is unknown"),
-        ({'optimizers': ('adam', 'adam+frozen=1,2,3')}, 'frozen has 3 numbers for'),
         ({'seeds': (0, 1, -1)}, '--seed -1 must be in 0'),
+        ({'weight_decay': -1.0}, '--weight-decay -1.0 must be'),
     ],
 )
 def test_a_run_that_is_refused_stops_a_comparison_before_it_starts(

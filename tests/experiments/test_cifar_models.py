@@ -13,8 +13,8 @@ from test_cifar_training import digits_like
 
 from experiments.cifar import device_data, training
 from experiments.cifar.densenet import DenseLayer, DenseNet, Transition
+from experiments.cifar.mlp_cnn import CNN, MLP
 from experiments.cifar.model import ACTIVATIONS, MODELS
-from experiments.cifar.plain import CNN, MLP
 from experiments.lab.cli import UserError
 
 # What a compiler has to chew decides the time: a DenseNet of every kind of layer.

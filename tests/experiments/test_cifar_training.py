@@ -23,7 +23,7 @@ from experiments.cifar.model import ACTIVATIONS, MODELS
 from experiments.cifar.resnet import BasicBlock, Bottleneck, ResNet
 from experiments.cifar.train import steps_per_call
 from experiments.lab.optimizers import compose, make_optimizer
-from experiments.lab.rates import Length
+from experiments.lab.schedules import Length
 
 
 @pytest.fixture(autouse=True)

@@ -14,19 +14,15 @@ from pathlib import Path
 import pytest
 
 from experiments.cifar import compare
+from experiments.cifar import plan as plans
 from experiments.half_rate import run as half_rate
 from experiments.lab import cli
 from experiments.lab import lock as locks
 from experiments.lab.cli import UserError
-from experiments.lab.files import check_replaceable
+from experiments.lab.output_files import check_replaceable
 from experiments.lab.record import Record
 from experiments.landscapes import run as landscapes
-from experiments.lm import compare as lm
 from experiments.regret import run as regret
-from experiments.study import run as study
-from experiments.study.experiments import GROUPS
-from experiments.tables import render
-from experiments.tables import run as tables
 from experiments.toy import run as toy
 
 PUBLISHED = Path(__file__).parents[2] / 'docs/results'
@@ -45,11 +41,12 @@ PROGRAMS = {
     'landscapes.html': (landscapes.main, LANDSCAPES),
     'regret.json': (regret.main, REGRET),
     'regret.md': (regret.main, REGRET),
-    'results.json': (compare.main, DIGITS),
-    'table.md': (compare.main, DIGITS),
-    **dict.fromkeys((lm.DONE, *lm.SHOWN), (lm.main, SMOKE)),
+    'compare.json': (compare.main, DIGITS),
+    'compare.md': (compare.main, DIGITS),
+    'compare-curves-digits.png': (compare.main, DIGITS),
     **dict.fromkeys((half_rate.DONE, *half_rate.SHOWN), (half_rate.main, SMOKE)),
-    'tables-digits.json': (tables.main, SMOKE),
+    'tables-digits.json': (plans.main, SMOKE),
+    'tables-digits.md': (plans.main, SMOKE),
 }
 
 
@@ -86,73 +83,38 @@ def test_results_of_other_settings_are_not_written_over(
     assert json.loads((tmp_path / name).read_text()) == first
 
 
-@pytest.mark.parametrize('name', ['lm-lstm', 'lm-transformer', 'half_rate-mlp'])
-def test_runs_of_others_are_noticed_before_anything_is_trained(name, tmp_path):
-    (tmp_path / f'{name}.jsonl').write_text('mine')
-    with pytest.raises(UserError, match=f'{name}.jsonl ends with what is no result'):
-        (lm if name.startswith('lm') else half_rate).main(
-            [*SMOKE, '--out-dir', str(tmp_path)]
-        )
-    assert [path.name for path in tmp_path.iterdir()] == [f'{name}.jsonl']
+def test_runs_of_others_are_noticed_before_anything_is_trained(tmp_path):
+    (tmp_path / 'half_rate-mlp.jsonl').write_text('mine')
+    with pytest.raises(UserError, match=r'mlp\.jsonl ends with what is no result'):
+        half_rate.main([*SMOKE, '--out-dir', str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ['half_rate-mlp.jsonl']
 
 
-@pytest.mark.parametrize(
-    ('main', 'name'),
-    [(lm.main, 'lm'), (half_rate.main, 'half_rate')],
-    ids=['lm', 'half_rate'],
-)
 @pytest.mark.parametrize('done', [True, False], ids=['done', 'under way'])
-def test_results_of_another_scale_are_not_written_over(main, name, done, tmp_path):
-    for path in PUBLISHED.glob(f'{name}*'):
+def test_results_of_another_scale_are_not_written_over(done, tmp_path):
+    for path in PUBLISHED.glob('half_rate*'):
         if done or path.suffix != '.json':
             shutil.copy(path, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UserError, match=f'{name}.json is' if done else f'{name}.md is'):
-        main([*SMOKE, '--out-dir', str(tmp_path)])
+    ending = 'json' if done else 'md'
+    with pytest.raises(UserError, match=rf'half_rate\.{ending} is'):
+        half_rate.main([*SMOKE, '--out-dir', str(tmp_path)])
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize('name', ['mine.md', *(f'mine-{of}.png' for of in GROUPS)])
-@pytest.mark.parametrize('others', [None, 'study-cifar10-small.jsonl'])
-def test_a_study_does_not_draw_over_a_file_of_another(name, others, tmp_path):
-    results = tmp_path / 'mine.jsonl'
-    if others is not None:
-        shutil.copy(PUBLISHED / others, results)
-    (tmp_path / name).write_text('mine')
-    with pytest.raises(UserError, match=f'{name} is there without'):
-        study.main(['--results', str(results), '--runs-dir', str(tmp_path / 'runs')])
-    assert (tmp_path / name).read_text() == 'mine'
+def test_a_plan_does_not_draw_over_a_file_of_another(tmp_path):
+    picture = tmp_path / 'study-digits-sgd-digits.png'
+    picture.write_text('mine')
+    with pytest.raises(UserError, match=f'{picture.name} is there without'):
+        plans.main(['--plan', 'study', '--out-dir', str(tmp_path)])
+    assert picture.read_text() == 'mine'
 
 
-@pytest.mark.parametrize('results', ['.', '/'])
-def test_a_folder_is_no_file_of_results(results, capsys):
-    with pytest.raises(SystemExit):
-        cli.run(lambda: study.main(['--results', results]))
-    assert capsys.readouterr().err == f'error: {results}: Is a directory\n'
-
-
-@pytest.mark.parametrize('others', [None, 'study-cifar10-small.jsonl'])
-def test_a_study_without_runs_draws_nothing(others, tmp_path, capsys):
-    results = tmp_path / 'results.jsonl'
-    if others is not None:
-        shutil.copy(PUBLISHED / others, results)
-    arguments = ['--results', str(results), '--runs-dir', str(tmp_path / 'runs')]
-    study.main([*arguments, '--minutes', '0'])
-    assert 'nothing to draw' in capsys.readouterr().out
+def test_a_plan_without_runs_draws_nothing(tmp_path, capsys):
+    arguments = ['--plan', 'study', '--out-dir', str(tmp_path)]
+    plans.main([*arguments, '--minutes', '0'])
+    assert '0 of 60 runs' in capsys.readouterr().out
     assert not [*tmp_path.glob('*.md'), *tmp_path.glob('*.png')]
-
-
-@pytest.mark.parametrize(
-    ('main', 'name'),
-    [(study.main, 'study-digits.jsonl'), (render.main, 'tables-digits.jsonl')],
-)
-def test_a_table_is_not_drawn_over_its_results(main, name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    results = tmp_path / 'mine.md'
-    shutil.copy(PUBLISHED / name, results)
-    with pytest.raises(UserError, match=r'mine\.md would be drawn over'):
-        main(['--results', str(results)])
-    assert results.read_bytes() == (PUBLISHED / name).read_bytes()
 
 
 def test_a_directory_is_no_result(tmp_path):
@@ -185,7 +147,7 @@ def test_a_full_disk_that_names_no_file_ends_with_one_line(capsys):
 def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path):
     program = (
         'from pathlib import Path\n'
-        'from experiments.lab.files import write_atomically\n'
+        'from experiments.lab.output_files import write_atomically\n'
         'assert open(0).encoding != "utf-8"\n'
         'write_atomically(Path("table.md"), "1 \\xb1 1")\n'
     )
@@ -304,6 +266,5 @@ def test_where_there_is_no_fcntl_programs_are_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize('minutes', ['-1', 'nan'])
 def test_minutes_are_a_number_of_them(minutes, tmp_path):
-    results = str(tmp_path / 'results.jsonl')
     with pytest.raises(UserError, match=f'--minutes {float(minutes)} must be at least'):
-        study.main(['--results', results, '--minutes', minutes])
+        plans.main(['--out-dir', str(tmp_path), '--minutes', minutes])

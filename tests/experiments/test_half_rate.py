@@ -18,17 +18,17 @@ from matplotlib.figure import Figure
 from diffgrad_optax import friction_coefficients, with_friction
 from experiments.cifar.config import Config as CifarConfig
 from experiments.half_rate import experiment, run
-from experiments.half_rate.layers import compact
+from experiments.half_rate.friction_by_layer import compact
 from experiments.half_rate.pictures import from_input
 from experiments.half_rate.table import differences, tables
 from experiments.lab.axes import plain_log_scale
 from experiments.lab.cli import UserError
-from experiments.lab.finite import DivergedError
+from experiments.lab.divergence import DivergedError
+from experiments.lab.friction_histogram import BINS, observed, read
 from experiments.lab.grid import chosen, draw_arm, draw_grid, over_rates
-from experiments.lab.observe import BINS, observed, read
 from experiments.lab.optimizers import compose, make_optimizer
-from experiments.lab.rates import Length
 from experiments.lab.record import Record
+from experiments.lab.schedules import Length
 from experiments.lab.tables import mean_with_error, of_seeds, spread
 
 RESULTS = Path(__file__).parents[2] / 'docs' / 'results'

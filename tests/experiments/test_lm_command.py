@@ -14,7 +14,7 @@ import pytest
 
 from experiments.lab import cli
 from experiments.lab.cli import UserError
-from experiments.lab.finite import DivergedError
+from experiments.lab.divergence import DivergedError
 from experiments.lm import data, epochs, train
 from experiments.lm.batches import steps_in
 from experiments.lm.config import Config

@@ -19,15 +19,15 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from experiments.lab.cli import UserError
-from experiments.lab.rates import Length
+from experiments.lab.schedules import Length
 from experiments.lm import epochs, sharding, train
 from experiments.lm.batches import epoch_starts
 from experiments.lm.config import Config
 from experiments.lm.data import Text
 from experiments.lm.epochs import Trainer
 from experiments.lm.layers import Output
-from experiments.lm.rates import make_rate
 from experiments.lm.sample import sample
+from experiments.lm.schedules import make_rate
 from experiments.lm.train import prepare
 from experiments.lm.training import (
     TrainState,

@@ -13,9 +13,9 @@ import pytest
 import diffgrad_optax as package
 from diffgrad_optax import schedules
 from experiments.lab.cli import UserError
+from experiments.lab.optimizer_parts import BASES, MODIFIERS, NAMES
 from experiments.lab.optimizers import compose, make_optimizer
-from experiments.lab.parts import BASES, MODIFIERS, NAMES
-from experiments.lab.rates import SCHEDULES, Length, Plateau
+from experiments.lab.schedules import SCHEDULES, Length, Plateau
 
 STUDY = {name: parts for name, parts in NAMES.items() if name.startswith('study-')}
 MIXTURE = 'radamw+nesterov+noise+lr_dropout+lookahead'

@@ -192,6 +192,14 @@ def test_an_environment_that_cannot_be_is_refused(monkeypatch, environment, said
     assert '\n' not in str(refusal.value)
 
 
+@pytest.mark.parametrize('launcher', processes.LAUNCHERS)
+@pytest.mark.parametrize('count', ['two', '', '2.0', '-1'])
+def test_a_launcher_that_counts_no_processes_is_refused(monkeypatch, launcher, count):
+    monkeypatch.setenv(launcher, count)
+    with pytest.raises(UserError, match=f'{launcher}={count} must be a number'):
+        processes.connect()
+
+
 @pytest.mark.parametrize(
     ('environment', 'arguments'),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.cifar.config import Config as CifarConfig
 from experiments.lab.cli import UserError
-from experiments.lab.finite import DivergedError
+from experiments.lab.divergence import DivergedError
 from experiments.lab.record import Record, run_missing
 from experiments.lm.config import Config as LmConfig
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lab.observe import rounded
+from experiments.lab.friction_histogram import rounded
 
 
 def compact(friction: Mapping[str, Any], layers: bool) -> dict[str, Any]:
-    """What a line of results keeps of an epoch's friction, from `observe.read`.
+    """What a line of results keeps of an epoch's friction, from `read`.
 
     Args:
       friction: of each array.

@@ -6,7 +6,7 @@ import subprocess
 import jax
 import pytest
 
-from experiments.lab import facts
+from experiments.lab import environment
 
 
 @pytest.fixture
@@ -23,33 +23,33 @@ def root(tmp_path, monkeypatch):
     git('init', '--quiet')
     git('add', '.')
     git('commit', '--quiet', '--message=first')
-    monkeypatch.setattr(facts, '__file__', str(tmp_path / 'code' / 'facts.py'))
+    monkeypatch.setattr(environment, '__file__', str(tmp_path / 'code' / 'facts.py'))
     monkeypatch.delenv('COMMIT', raising=False)
     return tmp_path
 
 
 def test_changed_code_is_dirty_and_grown_results_are_not(root):
-    name = facts.commit()
+    name = environment.commit()
     assert len(name) >= 7
     assert not name.endswith('-dirty')
     (root / 'docs/results.jsonl').write_text('2')
     (root / 'runs').mkdir()
     (root / 'runs/new').write_text('3')
-    assert facts.commit() == name
+    assert environment.commit() == name
     (root / 'code/facts.py').write_text('2')
-    assert facts.commit() == f'{name}-dirty'
+    assert environment.commit() == f'{name}-dirty'
 
 
 def test_a_copy_is_told_its_commit(root, monkeypatch):
     monkeypatch.setenv('COMMIT', 'c0ffee')
-    assert facts.commit() == 'c0ffee'
+    assert environment.commit() == 'c0ffee'
 
 
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(facts, '__file__', str(tmp_path / 'facts.py'))
+    monkeypatch.setattr(environment, '__file__', str(tmp_path / 'facts.py'))
     monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
     monkeypatch.delenv('COMMIT', raising=False)
-    assert facts.commit() is None
+    assert environment.commit() is None
 
 
 def test_a_checkout_that_is_not_installed_has_a_version(monkeypatch):
@@ -60,7 +60,7 @@ def test_a_checkout_that_is_not_installed_has_a_version(monkeypatch):
             raise importlib.metadata.PackageNotFoundError(package)
         return '1'
 
-    monkeypatch.setattr(facts, 'version', version)
-    versions = facts.facts(jax.make_mesh((1,), ('data',)))['versions']
+    monkeypatch.setattr(environment, 'version', version)
+    versions = environment.facts(jax.make_mesh((1,), ('data',)))['versions']
     assert versions['diffgrad-optax'] == installed
     assert versions['optax'] == '1'

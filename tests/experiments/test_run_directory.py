@@ -15,11 +15,11 @@ import kills
 import numpy as np
 import pytest
 
-from experiments.lab import run as runs
+from experiments.lab import run_directory as runs
 from experiments.lab.checkpoints import what_is_wrong
 from experiments.lab.cli import UserError
-from experiments.lab.finite import NonFiniteError
-from experiments.lab.run import RunDirectory
+from experiments.lab.divergence import NonFiniteError
+from experiments.lab.run_directory import RunDirectory
 
 
 def opened(path, **changes):
@@ -329,7 +329,11 @@ def test_metrics_that_cannot_be_written_stop_the_run_with_one_line(path, monkeyp
 DEATHS = (
     ('experiments.cifar.train', 'init_state', 1),  # at the start
     ('experiments.cifar.epochs', 'train_steps', 7),  # in a step of the second epoch
-    ('experiments.lab.run', 'os.fsync', 2),  # of a line, when the first has counted
+    (
+        'experiments.lab.run_directory',
+        'os.fsync',
+        2,
+    ),  # of a line, after the first
     ('experiments.lab.checkpoints', 'Checkpoints._seal', 2),  # before the checksums
     ('experiments.lab.checkpoints', 'checksum', 30),  # some are taken
     ('experiments.lab.checkpoints', 'shutil.rmtree', 2),  # of the oldest

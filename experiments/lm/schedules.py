@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import optax
 
-from experiments.lab.rates import Length, constant
+from experiments.lab.schedules import Length, constant
 
 
 def cosine(rate: float, length: Length) -> optax.Schedule:

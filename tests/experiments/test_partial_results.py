@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.lab import pieces
+from experiments.lab import partial_results
 from experiments.lab.cli import UserError
-from experiments.lab.pieces import Pieces
+from experiments.lab.partial_results import PartialResults
 from experiments.landscapes import run
 
 OF = {'steps': 3}
@@ -14,17 +14,19 @@ OF = {'steps': 3}
 @pytest.fixture(autouse=True)
 def committed(monkeypatch):
     """As in a clone whose files are those of a commit."""
-    monkeypatch.setattr(pieces, 'commit', lambda: 'c0ffee')
+    monkeypatch.setattr(partial_results, 'commit', lambda: 'c0ffee')
 
 
 def test_a_piece_is_computed_once(tmp_path):
     folder = tmp_path / 'out' / 'pieces'
-    made = Pieces(folder, OF).get('a', lambda: {'x': np.arange(3.0), 'y': np.eye(2)})
-    again = Pieces(folder, OF).get('a', pytest.fail)
+    made = PartialResults(folder, OF).get(
+        'a', lambda: {'x': np.arange(3.0), 'y': np.eye(2)}
+    )
+    again = PartialResults(folder, OF).get('a', pytest.fail)
     for of in (made, again):
         np.testing.assert_array_equal(of['x'], np.arange(3.0))
         np.testing.assert_array_equal(of['y'], np.eye(2))
-    Pieces(folder, OF).clear()
+    PartialResults(folder, OF).clear()
     assert not list((tmp_path / 'out').iterdir())
 
 
@@ -36,20 +38,22 @@ def test_pieces_of_another_computation_are_thrown_away(
     of, commit, tmp_path, monkeypatch
 ):
     folder = tmp_path / 'pieces'
-    Pieces(folder, OF).get('a', lambda: {'x': np.zeros(1)})
-    monkeypatch.setattr(pieces, 'commit', lambda: commit)
-    assert Pieces(folder, of).get('a', lambda: {'x': np.ones(1)})['x'] == 1
+    PartialResults(folder, OF).get('a', lambda: {'x': np.zeros(1)})
+    monkeypatch.setattr(partial_results, 'commit', lambda: commit)
+    assert PartialResults(folder, of).get('a', lambda: {'x': np.ones(1)})['x'] == 1
 
 
 def test_code_that_is_in_no_commit_goes_on_from_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, 'commit', lambda: 'c0ffee-dirty')
+    monkeypatch.setattr(partial_results, 'commit', lambda: 'c0ffee-dirty')
     for value in (1, 2):
-        made = Pieces(tmp_path / 'pieces', OF).get('a', lambda v=value: {'x': v})
+        made = PartialResults(tmp_path / 'pieces', OF).get(
+            'a', lambda v=value: {'x': v}
+        )
         assert made['x'] == value
 
 
 def test_a_piece_is_there_whole_or_not_at_all(tmp_path):
-    of = Pieces(tmp_path / 'pieces', OF)
+    of = PartialResults(tmp_path / 'pieces', OF)
 
     class Interrupts:
         def __array__(self, *args, **kwargs):
@@ -62,7 +66,7 @@ def test_a_piece_is_there_whole_or_not_at_all(tmp_path):
 
 @pytest.mark.parametrize('part', [0.0, 0.5, 0.99])
 def test_a_piece_that_is_cut_off_is_computed_again(part, tmp_path):
-    of = Pieces(tmp_path / 'pieces', OF)
+    of = PartialResults(tmp_path / 'pieces', OF)
     of.get('a', lambda: {'x': np.zeros(1000)})
     path = tmp_path / 'pieces' / 'a.npz'
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
@@ -71,7 +75,7 @@ def test_a_piece_that_is_cut_off_is_computed_again(part, tmp_path):
 
 
 def test_a_piece_of_which_a_bit_has_flipped_is_computed_again(tmp_path):
-    of = Pieces(tmp_path / 'pieces', OF)
+    of = PartialResults(tmp_path / 'pieces', OF)
     of.get('a', lambda: {'x': np.zeros(1000)})
     path = tmp_path / 'pieces' / 'a.npz'
     content = bytearray(path.read_bytes())
@@ -85,7 +89,7 @@ def test_another_folder_is_refused_and_kept(tmp_path):
     folder.mkdir()
     (folder / 'thesis.tex').write_text('all of it')
     with pytest.raises(UserError, match=f'{folder} has no of.json'):
-        Pieces(folder, OF)
+        PartialResults(folder, OF)
     assert (folder / 'thesis.tex').read_text() == 'all of it'
 
 

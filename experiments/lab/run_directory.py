@@ -25,9 +25,9 @@ from typing import Any
 
 from experiments.lab.checkpoints import Checkpoints
 from experiments.lab.cli import UserError
-from experiments.lab.files import write_atomically
-from experiments.lab.finite import NonFiniteError, all_finite
+from experiments.lab.divergence import NonFiniteError, all_finite
 from experiments.lab.lock import held
+from experiments.lab.output_files import write_atomically
 from experiments.lab.processes import by_all, by_leader
 
 

@@ -1,4 +1,4 @@
-"""Pieces of a computation of minutes, kept for the call after an interrupted one."""
+"""Arrays of a computation of minutes, kept for the call after an interrupted one."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from experiments.lab.cli import UserError
-from experiments.lab.facts import commit
+from experiments.lab.environment import commit
 
 OF = 'of.json'
 
 
-class Pieces:
+class PartialResults:
     """Arrays by name, in a folder of their own until everything is done.
 
-    Pieces of another computation are thrown away, those of code that is in no commit
+    Those of another computation are thrown away, those of code that is in no commit
     too: none is ever mixed into a result.
 
     Args:
-      folder: of the pieces alone.
+      folder: of these arrays alone.
       of: what decides them beside the code, as JSON has it.
 
     Raises:
@@ -53,7 +53,7 @@ class Pieces:
     def get(
         self, name: str, compute: Callable[[], Mapping[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """The piece of this name, computed where it is not there whole."""
+        """The arrays of this name, computed where it is not there whole."""
         path = self.folder / f'{name}.npz'
         with contextlib.suppress(Exception):  # a damaged file raises nearly anything
             return read(path)

@@ -38,7 +38,7 @@ def check_replaceable(
     Raises:
       UserError: if something else is there.
     """
-    check_drawn(path, *map(path.with_name, drawn))
+    check_drawable(path, *map(path.with_name, drawn))
     if not path.exists():
         return
     try:
@@ -51,7 +51,7 @@ def check_replaceable(
         )
 
 
-def check_drawn(path: Path, *drawn: Path) -> None:
+def check_drawable(path: Path, *drawn: Path) -> None:
     """Refuses to draw over `path` itself, or over what cannot be drawn from it.
 
     Raises:
@@ -67,7 +67,7 @@ def check_drawn(path: Path, *drawn: Path) -> None:
             )
 
 
-def check_made(runs: object, *made: Path) -> None:
+def check_ours(runs: object, *made: Path) -> None:
     """Refuses to write over files that are there though none of their runs is.
 
     Args:
