@@ -245,7 +245,7 @@ def train_steps(
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, stats, opt_state, state.step + 1), loss
 
-    if len(order) == 1:  # XLA for CPUs runs convolutions in a loop ten times slower
+    if len(order) == 1:  # XLA runs convolutions in a loop 8 times slower on CPUs
         return step(state, order[0])
     state, losses = jax.lax.scan(step, state, order)
     return state, jnp.mean(losses)
