@@ -11,11 +11,11 @@ local devices. A repeated command continues from its last checkpoint and ends wi
 same bits. Nothing is selected on the test images: results are those of the last epoch.
 """
 
-import argparse
 import functools
 import itertools
 import json
 import time
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -51,7 +51,7 @@ CIFAR = {
 }
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(ArgumentParser):
     """Refuses a wrong command line in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -70,9 +70,9 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     return parse
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> Namespace:
     """Reads the command line."""
-    parser = Parser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(allow_abbrev=False, formatter_class=ArgumentDefaultsHelpFormatter)
 
     def add(name: str, default: Any, help: str, type: Any = str, **more: Any) -> None:
         parser.add_argument(name, default=default, help=help, type=type, **more)
@@ -96,12 +96,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return settings
 
 
-Settings = argparse.Namespace
 # Images (count × height × width × channels, uint8), labels (int32), the same to test.
 Data = tuple[Any, Any, Any, Any]
 
 
-def load(settings: Settings) -> Data:
+def load(settings: Namespace) -> Data:
     """The data set; CIFAR's files must have their published sizes."""
     if settings.dataset == 'digits':
         digits = load_digits()
@@ -220,10 +219,7 @@ def augment(images: jax.Array, key: jax.Array) -> jax.Array:
 def train_steps(
     state: TrainState, data: Data, order: Any, key: Any, graphdef: Any, optimizer: Any
 ) -> tuple[TrainState, jax.Array]:
-    """Takes one step for each row of `order`; returns the mean loss too.
-
-    Equal `graphdef` (the network without arrays) and `optimizer` share a compilation.
-    """
+    """Takes one step of the network `graphdef` for each row; returns the mean loss."""
     images, labels, _, _ = data
 
     def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, jax.Array]:
@@ -261,14 +257,14 @@ def count_correct(state: TrainState, data: Data, indices: Any, graphdef: Any) ->
     return jnp.sum((classes == labels[indices]) & (indices >= 0))
 
 
-def make_optimizer(settings: Settings, name: str, steps: int) -> Any:
+def make_optimizer(settings: Namespace, name: str, steps: int) -> Any:
     """The optimizer, at a tenth of its learning rate in the last fifth of epochs."""
     make, part, _ = OPTIMIZERS[name]
     drop = {round(0.8 * settings.epochs) * steps: 0.1}
     return make(optax.piecewise_constant_schedule(part * settings.learning_rate, drop))
 
 
-def make_model(settings: Settings, seed: int) -> ResNet:
+def make_model(settings: Namespace, seed: int) -> ResNet:
     """The network with the parameters that training starts with."""
     return ResNet(
         settings.stages,
@@ -280,7 +276,7 @@ def make_model(settings: Settings, seed: int) -> ResNet:
     )
 
 
-def train(settings: Settings, name: str, seed: int, optimizer: Any, data: Data) -> Any:
+def train(settings: Namespace, name: str, seed: int, optimizer: Any, data: Data) -> Any:
     """Trains, or continues; returns loss, test accuracy (%) and images/s by epoch."""
     mesh, model = data[0].sharding.mesh, make_model(settings, seed)
     graphdef, *arrays = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -289,7 +285,7 @@ def train(settings: Settings, name: str, seed: int, optimizer: Any, data: Data) 
     state = jax.device_put(state, NamedSharding(mesh, P()))
     history, key = np.zeros((settings.epochs, 3)), jax.random.key(seed)
     batch, count = settings.batch_size, len(data[3])
-    steps = len(data[1]) // batch
+    steps = len(data[1]) // batch  # in an epoch
     most = 1 if jax.default_backend() == 'cpu' else 40
     chunk = max(n for n in range(1, most + 1) if steps % n == 0)  # steps in a call
 
@@ -326,6 +322,8 @@ def train(settings: Settings, name: str, seed: int, optimizer: Any, data: Data) 
             history[epoch - 1] = loss, 100 * correct / count, speed
             if epoch % settings.checkpoint_every == 0 or epoch == settings.epochs:
                 manager.save(epoch, args=ocp.args.StandardSave((state, history)))
+    loss, accuracy, _ = history[-1]
+    print(f'{name} seed {seed}: loss {loss:.4f}, accuracy {accuracy:.2f}%', flush=True)
     return history
 
 
@@ -365,7 +363,7 @@ def draw(path: Path, results: dict[str, np.ndarray], title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def run(settings: Settings) -> dict[str, np.ndarray]:
+def run(settings: Namespace) -> dict[str, np.ndarray]:
     """Trains every optimizer with every seed; prints and writes the results."""
     data, out_dir = load(settings), settings.out_dir
     record, told = out_dir / 'settings.json', json.dumps(vars(settings), default=str)
@@ -379,21 +377,23 @@ def run(settings: Settings) -> dict[str, np.ndarray]:
     results = {}
     for name in dict.fromkeys(settings.optimizer):
         optimizer = make_optimizer(settings, name, len(data[1]) // settings.batch_size)
-        runs = []
-        for seed in range(settings.seeds):
-            runs.append(train(settings, name, seed, optimizer, data))
-            loss, accuracy, _ = runs[-1][-1]
-            print(f'{name} seed {seed}: loss {loss:.4f}, test accuracy {accuracy:.2f}%')
+        seeds = range(settings.seeds)
+        runs = [train(settings, name, seed, optimizer, data) for seed in seeds]
         results[name] = np.array(runs)
     print(text := table(results, settings.seeds))
     (out_dir / 'table.md').write_text(text + '\n')
-    seeds = f'mean ± standard deviation of {settings.seeds} seeds'
-    draw(out_dir / 'curves.png', results, f'{settings.dataset}, {seeds}')
+    title = f'{settings.dataset}: mean ± standard deviation of {settings.seeds} seeds'
+    draw(out_dir / 'curves.png', results, title)
     return results
 
 
-if __name__ == '__main__':
+def main() -> None:
+    """The command line."""
     try:
         run(parse())
     except OSError as error:
         raise SystemExit(f'error: {error}') from error
+
+
+if __name__ == '__main__':
+    main()

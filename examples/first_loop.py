@@ -110,7 +110,7 @@ def number(kind: type[int] | type[float], least: float) -> Callable[[str], float
 
 def main() -> None:
     """The command line."""
-    parser = Parser(description=(__doc__ or '').partition('\n')[0])
+    parser = Parser(allow_abbrev=False)
     parser.add_argument('--learning-rate', type=number(float, 0), default=0.01)
     parser.add_argument('--friction', choices=COEFFICIENTS, default='dfc')
     parser.add_argument('--epochs', type=number(int, 1), default=10)

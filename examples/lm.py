@@ -72,7 +72,8 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line, and refuses what does not divide."""
-    parser = Parser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    form = argparse.ArgumentDefaultsHelpFormatter
+    parser = Parser(allow_abbrev=False, formatter_class=form)
 
     def add(name: str, default: Any, help: str, type: Any = str, **more: Any) -> None:
         parser.add_argument(name, default=default, help=help, type=type, **more)
