@@ -323,7 +323,7 @@ def train(settings: Namespace, name: str, seed: int, optimizer: Any, data: Data)
             if epoch % settings.checkpoint_every == 0 or epoch == settings.epochs:
                 manager.save(epoch, args=ocp.args.StandardSave((state, history)))
     loss, accuracy, _ = history[-1]
-    print(f'{name} seed {seed}: loss {loss:.4f}, accuracy {accuracy:.2f}%', flush=True)
+    print(f'{name} seed {seed}: loss {loss:.4f}, test accuracy {accuracy:.2f}%')
     return history
 
 

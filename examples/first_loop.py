@@ -9,7 +9,7 @@ least ½. Where ξ stays ½, diffGrad is Adam at half the learning rate.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import jax
@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
     """Refuses a wrong command line in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f'error: {message}\n')
+        raise SystemExit(f'error: {message}')
 
 
 def number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
@@ -108,14 +108,19 @@ def number(kind: type[int] | type[float], least: float) -> Callable[[str], float
     return parse
 
 
-def main() -> None:
-    """The command line."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = Parser(allow_abbrev=False)
     parser.add_argument('--learning-rate', type=number(float, 0), default=0.01)
     parser.add_argument('--friction', choices=COEFFICIENTS, default='dfc')
     parser.add_argument('--epochs', type=number(int, 1), default=10)
     parser.add_argument('--seed', type=number(int, 0), default=0)
-    train(**vars(parser.parse_args()))
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """The command line."""
+    train(**vars(parse()))
 
 
 if __name__ == '__main__':

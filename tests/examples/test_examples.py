@@ -1,14 +1,18 @@
 """What holds for every example: one file, one-line errors."""
 
 import ast
+import re
+import shlex
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from examples import cifar, first_loop, lm
 
-EXAMPLES = sorted((Path(__file__).parents[2] / 'examples').glob('*.py'))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / 'examples').glob('*.py'))
 ALLOWED = {
     *('diffgrad_optax', 'flax', 'jax', 'matplotlib', 'numpy', 'optax', 'orbax'),
     *('scipy', 'sklearn', 'tqdm'),
@@ -31,6 +35,32 @@ def test_an_example_imports_nothing_of_ours_but_the_package(path):
 def test_there_are_three_examples():
     names = [path.name for path in EXAMPLES]
     assert names == ['cifar.py', 'first_loop.py', 'lm.py']
+
+
+def commands():
+    """The module and arguments of each command in the examples and on pages."""
+    for path in (*EXAMPLES, ROOT / 'Makefile', ROOT / 'docs' / 'examples.md'):
+        text = re.sub(r'\\\n\s*', '', path.read_text(encoding='utf-8'))
+        for name, rest in re.findall(r'python examples/(\w+)\.py(.*)', text):
+            yield name, shlex.split(rest, comments=True)
+
+
+@pytest.mark.parametrize(('name', 'arguments'), commands())
+def test_a_command_of_an_example_or_a_page_is_parsed(name, arguments, monkeypatch):
+    monkeypatch.setattr(jax, 'device_count', lambda: 8)
+    module = {'cifar': cifar, 'first_loop': first_loop, 'lm': lm}[name]
+    settings = vars(module.parse(arguments))
+    flags = [a[2:].replace('-', '_') for a in arguments if a.startswith('--')]
+    assert set(flags) <= set(settings)
+
+
+def test_commands_are_found_in_every_place():
+    names = [name for name, _ in commands()]
+    assert {name: names.count(name) > 2 for name in names} == {
+        'cifar': True,
+        'first_loop': True,
+        'lm': True,
+    }
 
 
 @pytest.mark.parametrize(
