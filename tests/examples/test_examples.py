@@ -45,7 +45,7 @@ def commands():
             yield name, shlex.split(rest, comments=True)
 
 
-@pytest.mark.parametrize(('name', 'arguments'), commands())
+@pytest.mark.parametrize(('name', 'arguments'), list(commands()))
 def test_a_command_of_an_example_or_a_page_is_parsed(name, arguments, monkeypatch):
     monkeypatch.setattr(jax, 'device_count', lambda: 8)
     module = {'cifar': cifar, 'first_loop': first_loop, 'lm': lm}[name]
