@@ -23,7 +23,7 @@ from experiments.comparison.engine import Program, train
 from experiments.comparison.plan import Run
 from experiments.lab import cli
 from experiments.lab.cli import UserError, option
-from experiments.lab.facts import commit
+from experiments.lab.environment import commit
 from experiments.lab.lock import held
 
 
