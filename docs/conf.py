@@ -15,7 +15,12 @@ project = 'diffgrad-optax'
 release = diffgrad_optax.__version__
 author = copyright = 'The diffgrad-optax authors'
 root_doc = 'docs/index'
-include_patterns = ['CHANGELOG.md', 'docs/**.md', 'experiments/*/README.md']
+include_patterns = [
+    'CHANGELOG.md',
+    'CONTRIBUTING.md',
+    'docs/**.md',
+    'experiments/*/README.md',
+]
 # Tables that pages include; an environment has Markdown files of its own.
 exclude_patterns = ['docs/results', 'docs/_build', '.*', 'runs']
 
