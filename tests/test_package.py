@@ -75,6 +75,14 @@ def test_versions_agree():
     assert f'\n## {version}' in (ROOT / 'CHANGELOG.md').read_text()
 
 
+def test_workflows_and_pages_name_targets_that_the_makefile_has():
+    targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.M))
+    pages = [ROOT / 'CONTRIBUTING.md', *(ROOT / '.github' / 'workflows').glob('*.yml')]
+    for page in pages:
+        for named in re.findall(r'(?:run: |`)make ([a-z -]+)', page.read_text()):
+            assert set(named.split()) <= targets, (page.name, named)
+
+
 def test_every_public_name_is_in_the_apis_index():
     index = (ROOT / 'docs' / 'api' / 'index.md').read_text()
     rows = set(re.findall(r'^   ([\w.]+)$', index, re.M))
