@@ -7,11 +7,12 @@
 # make setup           the environment alone, in .venv
 # make docs            the site, in docs/_build; a warning is an error
 # make lint format     the style alone: checked, mended
+# make dist            wheel and sdist, checked, installed and tested on their own
 # make bench           times diffgrad beside others and the memory; installs PyTorch
 # make gpu MINUTES=9   what is still unmeasured on a GPU, with PYTHON's own packages
 # make compiled        what XLA makes of an update for an H200, without having one
 # make fuzz MINUTES=9  random chains on random trees; SEED=1234 repeats a run
-# make clean           removes the environments, the demo's runs and the site
+# make clean           removes the environments, the demo's runs, the site and dist
 
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -19,7 +20,7 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo quick test test-all test-floor lint format types pytest docs bench \
+.PHONY: setup demo quick test test-all test-floor lint format types pytest docs dist bench \
     gpu compiled fuzz clean
 
 setup: $(VENV)/ready
@@ -55,6 +56,17 @@ docs: $(VENV)/ready
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \
 	    --fresh-env -c docs . docs/_build
 
+# The checkout is not on pytest's path: the doctests are those of the installed wheel.
+dist: $(VENV)-dist/ready
+	rm -rf dist
+	$(VENV)-dist/bin/python -m build --quiet
+	$(VENV)-dist/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet dist/*.whl
+	cd dist && ../$(VENV)-wheel/bin/python -W error -c 'import diffgrad_optax'
+	$(VENV)-wheel/bin/python -m pip install --quiet pytest
+	$(VENV)-wheel/bin/pytest --quiet --override-ini pythonpath= --pyargs diffgrad_optax
+
 test-floor: $(VENV)-floor/ready
 	$(VENV)-floor/bin/$(PYTEST) -m 'not slow' tests/test_*.py diffgrad_optax
 
@@ -87,6 +99,11 @@ $(VENV)-cuda/ready: pyproject.toml
 	$(VENV)-cuda/bin/python -m pip install --quiet --editable '.[compiled]'
 	touch $@
 
+$(VENV)-dist/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/python -m pip install --quiet build twine
+	touch $@
+
 $(VENV)-floor/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-floor
 	$(VENV)-floor/bin/python -m pip install --quiet --editable '.[floor]'
@@ -103,4 +120,4 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv runs/demo docs/_build
+	rm -rf .venv runs/demo docs/_build dist

@@ -82,6 +82,25 @@ def test_the_names_in_the_readmes_table_are_public():
     assert {'diffgrad', 'quantize_state'} <= names <= set(diffgrad_optax.__all__)
 
 
+def test_workflows_and_pages_name_targets_that_the_makefile_has():
+    targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.M))
+    pages = [ROOT / 'CONTRIBUTING.md', *(ROOT / '.github' / 'workflows').glob('*.yml')]
+    for page in pages:
+        for named in re.findall(r'(?:run: |`)make ([a-z -]+)', page.read_text()):
+            assert set(named.split()) <= targets, (page.name, named)
+
+
+def test_every_public_name_is_in_the_apis_index():
+    index = (ROOT / 'docs' / 'api' / 'index.md').read_text()
+    rows = set(re.findall(r'^   ([\w.]+)$', index, re.M))
+    modules = (diffgrad_optax, diffgrad_optax.friction, diffgrad_optax.schedules)
+    names = {
+        f'{module.__name__}.{name}' for module in modules for name in module.__all__
+    }
+    names -= {module.__name__ for module in modules}
+    assert {f'diffgrad_optax.{row}' for row in rows} == names
+
+
 def test_every_public_name_is_on_the_page_about_choosing():
     page = (ROOT / 'docs' / 'choosing.md').read_text()
     modules = (diffgrad_optax, diffgrad_optax.friction, diffgrad_optax.schedules)
