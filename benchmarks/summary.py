@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.records import costs_of, ratio, table, updates_of
 from experiments.lab import cli
+from experiments.lab.tables import markdown
 
 RESULTS = Path(__file__).parent / 'results'
 # By their names in results of `update` and of `compare`.
@@ -34,6 +35,13 @@ COMPARED = {
     'gpu/update-resnet50-float32': 'H200, 24 million in 161 arrays',
     'cpu-memory-kept/update-array-float32': 'CPU, 17 million in 1 array',
     'cpu-memory-kept/update-resnet50-float32': 'CPU, 24 million in 161 arrays',
+}
+MEASURED = {
+    'gpu/throughput': 'H200, training step',
+    'gpu/update-array-float32': 'H200, one large array',
+    'gpu/update-billion-float32': 'H200, other updates',
+    'cpu-memory-kept/costs': 'CPU, updates',
+    'cpu/throughput': 'CPU, training step, 1,000 arrays',
 }
 ALLOCATORS = {'tuned': 'cpu-memory-kept', 'default': 'cpu'}
 
@@ -119,7 +127,24 @@ def milliseconds(result: dict[str, Any], name: str) -> str:
     return f'{1e3 * median(result["seconds"][name]) / result["steps"]:.0f}'
 
 
-TABLES = (overview, against_others, steps_by_allocator, training_by_allocator)
+def versions() -> str:
+    """With what the times were measured."""
+    rows = []
+    for name, label in MEASURED.items():
+        result = read(name)
+        used = result['versions']
+        commit = result['commit'].removesuffix('-dirty')
+        rows.append((label, commit, used['jax'], used['torch']))
+    return markdown(('device', 'commit', 'jax', 'torch'), rows)
+
+
+TABLES = (
+    overview,
+    against_others,
+    steps_by_allocator,
+    training_by_allocator,
+    versions,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
