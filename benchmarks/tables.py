@@ -7,13 +7,13 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from operator import truediv
 from statistics import median
 from typing import Any
 
 from benchmarks import cli
 from benchmarks.cli import markdown
 from benchmarks.gradients import least_moved
+from benchmarks.records import bandwidths, by_turns, costs_of, ratio, table, updates_of
 
 
 def title(result: dict[str, Any]) -> str:
@@ -30,76 +30,69 @@ def title(result: dict[str, Any]) -> str:
     )
 
 
-def update_table(result: dict[str, Any]) -> str:
-    """Of a result of `compare`."""
-    gradient = median(result['gradient_seconds'])
-    bandwidth = {
-        framework: result['copied_bytes'] / median(seconds)
-        for framework, seconds in result['copy_seconds'].items()
-    }
-    updates = {
-        (arm['name'], arm['gradient']): median(arm['seconds'])
-        # PyTorch's gradients and those that are fused cost nothing apart.
-        - (gradient if arm['gradient'] == 'materialized' else 0.0)
-        for arm in result['arms']
-    }
-    compiled = {
-        arm['name']: arm for arm in result['arms'] if arm['gradient'] == 'materialized'
-    }
+def update_rows(
+    result: dict[str, Any], gradients: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """The optimizers of a result of `compare` whose gradient is one of these."""
+    updates, bandwidth = updates_of(result), bandwidths(result)
     rows = []
     for arm in result['arms']:
-        update = updates[arm['name'], arm['gradient']]
-        fused = arm['gradient'] == 'elementwise'
-        adam = updates['optax.adam', 'elementwise' if fused else 'materialized']
-        floor = arm['bytes'] * result['parameters'] / bandwidth[arm['framework']]
-        rows.append(
-            (
-                arm['name'],
-                arm['gradient'],
-                f'{1e3 * median(arm["seconds"]):.2f}',
-                f'{1e3 * update:.2f}',
-                ratio(update, adam),
-                f'{arm["bytes"]:.1f}',
-                f'{1e3 * floor:.2f}',
-                ratio(floor, update),
-            )
-        )
-    copies = ', '.join(
-        f'{framework} {rate / 1e9:.1f} GB/s' for framework, rate in bandwidth.items()
-    )
-    return '\n'.join(
-        (
-            f'{result["tree"]}, {result["dtype"]}: {result["parameters"]:,} numbers in '
-            f'{result["arrays"]} arrays; {title(result)}',
-            f'copy: {copies}; materialized gradient alone: {1e3 * gradient:.2f} ms\n',
-            markdown(
+        if arm['gradient'] in gradients:
+            update = updates[arm['name'], arm['gradient']]
+            floor = arm['bytes'] * result['parameters'] / bandwidth[arm['framework']]
+            rows.append(
                 (
-                    'optimizer',
-                    'gradient',
-                    'step (ms)',
-                    'update (ms)',
-                    '× optax.adam',
-                    'bytes/parameter',
-                    'floor (ms)',
-                    'reached',
-                ),
-                rows,
-            ),
-            '',
-            markdown(
-                ('optimizer', 'trace (s)', 'compile (s)', '× optax.adam'),
-                [
-                    (
-                        name,
-                        f'{median(arm["trace_seconds"]):.2f}',
-                        f'{median(arm["compile_seconds"]):.2f}',
-                        by_turns(arm, compiled['optax.adam'], 'compile_seconds'),
-                    )
-                    for name, arm in compiled.items()
-                ],
-            ),
+                    arm['name'],
+                    f'{1e3 * median(arm["seconds"]):.2f}',
+                    f'{1e3 * update:.2f}',
+                    ratio(update, updates['optax.adam', gradients[0]]),
+                    f'{arm["bytes"]:.1f}',
+                    ratio(floor, update),
+                )
+            )
+    return rows
+
+
+def compilation_table(result: dict[str, Any]) -> str:
+    """Tracing and compiling the materialized step, of a result of `compare`."""
+    arms = [arm for arm in result['arms'] if arm['gradient'] == 'materialized']
+    adam = next(arm for arm in arms if arm['name'] == 'optax.adam')
+    rows = [
+        (
+            arm['name'],
+            f'{median(arm["trace_seconds"]):.2f}',
+            f'{median(arm["compile_seconds"]):.2f}',
+            by_turns(arm, adam, 'compile_seconds'),
         )
+        for arm in arms
+    ]
+    return table(('optimizer', 'trace (s) ↓', 'compile (s) ↓', '× optax.adam ↓'), rows)
+
+
+def update_table(result: dict[str, Any]) -> str:
+    """Of a result of `compare`."""
+    header = (
+        'optimizer',
+        'step (ms) ↓',
+        'update (ms) ↓',
+        '× optax.adam ↓',
+        'bytes per parameter ↓',
+        'of a copy’s speed ↑',
     )
+    copies = ', '.join(
+        f'{framework} {rate / 1e9:.1f} GB/s'
+        for framework, rate in bandwidths(result).items()
+    )
+    gradient = median(result['gradient_seconds'])
+    parts = [
+        f'{result["tree"]}, {result["dtype"]}: {result["parameters"]:,} elements in '
+        f'{result["arrays"]} arrays; {title(result)}\n'
+        f'copy: {copies}; materialized gradient alone: {1e3 * gradient:.2f} ms',
+        table(header, update_rows(result, ('materialized', 'in memory'))),
+    ]
+    if fused := update_rows(result, ('elementwise',)):
+        parts += ['gradient fused with the update:', table(header, fused)]
+    return '\n\n'.join((*parts, compilation_table(result)))
 
 
 def throughput_table(result: dict[str, Any]) -> str:
@@ -111,94 +104,88 @@ def throughput_table(result: dict[str, Any]) -> str:
         peak = 1e12 * (result['peak_tflops'] or 0.0)
         used = ratio(rate * result['flops_per_image'], peak)
         rows.append((name, f'{1e3 * step:.2f}', f'{rate:,.0f}', used))
-    header = ('training step', 'ms', 'images/s', 'utilisation')
-    return '\n'.join(
-        (
-            f'ResNet50, batch {result["batch_size"]}, {result["dtype"]}, images from '
-            f'{result["images"]}; {title(result)}\n',
-            markdown(header, rows),
-        )
+    header = ('training step', 'ms ↓', 'images/s ↑', 'utilization ↑')
+    return (
+        f'ResNet50, batch {result["batch_size"]}, {result["dtype"]}, images from '
+        f'{result["images"]}; {title(result)}\n\n{table(header, rows)}'
     )
 
 
 def costs_table(result: dict[str, Any]) -> str:
     """Of a result of `update`."""
-    numbers, gradient = result['parameters'], median(result['gradient_seconds'])
-    updates = {
-        row['name']: median(row['seconds']) - gradient for row in result['optimizers']
-    }
+    costs = costs_of(result)
     rows = []
     for row in result['optimizers']:
-        update = updates[row['name']]
+        state, update = costs[row['name']]
         rows.append(
             (
                 row['name'],
-                f'{row["state_bytes"] / numbers:.1f}',
+                f'{state:.1f}',
                 f'{1e3 * update:.1f}',
-                ratio(update, updates['optax.adam']),
+                ratio(update, costs['optax.adam'][1]),
                 f'{row["trace_seconds"] + row["compile_seconds"]:.0f}',
             )
         )
     header = (
         'optimizer',
-        'state (bytes/parameter)',
-        'update (ms)',
-        '× optax.adam',
-        'first call (s)',
+        'state (bytes per parameter) ↓',
+        'update (ms) ↓',
+        '× optax.adam ↓',
+        'first call (s) ↓',
     )
-    return '\n'.join(
-        (
-            f'{numbers:,} numbers in {result["arrays"]} arrays; {title(result)}',
-            f'medians of {len(result["gradient_seconds"])} samples; materialized '
-            f'gradient alone, subtracted: {1e3 * gradient:.2f} ms\n',
-            markdown(header, rows),
-        )
+    return (
+        f'{result["parameters"]:,} elements in {result["arrays"]} arrays; '
+        f'{title(result)}\nmedians of {len(result["gradient_seconds"])} samples; '
+        'materialized gradient alone, subtracted: '
+        f'{1e3 * median(result["gradient_seconds"]):.2f} ms\n\n{table(header, rows)}'
     )
 
 
-def compiled_table(result: dict[str, Any]) -> str:
-    """Of a result of `compiled`."""
+def compiled_rows(
+    result: dict[str, Any], gradient: str
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Head and rows of a result of `compiled`, for one kind of gradient."""
     numbers = result['parameters']
-    adam = {
-        row['gradient']: row['moved_bytes']
-        for row in result['rows']
-        if row['name'] == 'optax.adam'
-    }
+    arms = [row for row in result['rows'] if row['gradient'] == gradient]
+    adam = next(row['moved_bytes'] for row in arms if row['name'] == 'optax.adam')
     rows = []
-    for row in result['rows']:
-        least = least_moved(4, row['state_bytes'] / numbers, row['gradient'])
+    for row in arms:
+        least = least_moved(4, row['state_bytes'] / numbers, gradient)
         rows.append(
             (
                 row['name'],
-                row['gradient'],
                 str(row['kernels']),
                 f'{row["moved_bytes"] / numbers:.1f}',
                 f'{least:.1f}',
-                ratio(row['moved_bytes'], adam[row['gradient']]),
-                f'{row["copied_bytes"] / numbers:.1f}',
+                ratio(row['moved_bytes'], adam),
                 f'{row["cached_bytes"] / numbers:.1f}',
                 f'{row["temporary_bytes"] / numbers:.1f}',
             )
         )
-    header = (
+    header = [
         'optimizer',
-        'gradient',
-        'kernels',
-        'bytes/parameter',
+        'kernels ↓',
+        'bytes per parameter ↓',
         'at least',
-        '× optax.adam',
-        'of it copies',
-        'of it cached',
-        'temporary',
+        '× optax.adam ↓',
+        'from cache',
+        'temporary ↓',
+    ]
+    return header, rows
+
+
+def compiled_table(result: dict[str, Any]) -> str:
+    """Of a result of `compiled`."""
+    head = (
+        f'{result["tree"]}: {result["parameters"]:,} elements in {result["arrays"]} '
+        f'arrays, for {result["target"]}; jax {result["versions"]["jax"]}, '
+        f'commit {result["commit"]}'
     )
-    return '\n'.join(
-        (
-            f'{result["tree"]}: {numbers:,} numbers in {result["arrays"]} arrays, for '
-            f'{result["target"]}; jax {result["versions"]["jax"]}, '
-            f'commit {result["commit"]}\n',
-            markdown(header, rows),
-        )
-    )
+    parts = [
+        f'{gradient} gradient:\n\n{table(*compiled_rows(result, gradient))}'
+        for gradient in ('materialized', 'elementwise')
+    ]
+    return '\n\n'.join((head, *parts))
 
 
 def correctness_table(result: dict[str, Any]) -> str:
@@ -215,19 +202,6 @@ def correctness_table(result: dict[str, Any]) -> str:
             *(f'- `{name}`: {said}' for name, said in result['failed'].items()),
         )
     )
-
-
-def by_turns(arm: dict[str, Any], other: dict[str, Any], key: str) -> str:
-    """The median quotient of two arms' times in the same turn.
-
-    A process compiles more slowly the more it has compiled.
-    """
-    return f'{median(map(truediv, arm[key], other[key])):.2f}'
-
-
-def ratio(a: float, b: float) -> str:
-    """A quotient; nothing where noise has left no divisor."""
-    return f'{a / b:.2f}' if b > 0 else '–'
 
 
 def table_of(result: dict[str, Any]) -> Callable[[dict[str, Any]], str]:

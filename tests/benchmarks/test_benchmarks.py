@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from matplotlib.figure import Figure
 from problems import resnet50
 
 from benchmarks import (
@@ -26,7 +27,10 @@ from benchmarks import (
     gpu,
     hlo,
     jax_arms,
+    picture,
+    records,
     results,
+    summary,
     tables,
     throughput,
     timing,
@@ -38,7 +42,8 @@ from benchmarks.cli import UserError
 from benchmarks.gpu import Job
 from benchmarks.gradients import GRADIENTS, factors, least_moved
 from benchmarks.jax_arms import lower_step, naive_diffgrad
-from benchmarks.tables import by_turns, table_of, update_table
+from benchmarks.records import by_turns, costs_of
+from benchmarks.tables import table_of, update_table
 from benchmarks.timing import SAMPLES, Running, interleave
 from diffgrad_optax import diffgrad
 from experiments.cifar.model import ACTIVATIONS, MODELS
@@ -208,13 +213,12 @@ def test_the_table_of_compiled_updates_compares_with_adam():
     }
     lines = table_of(result)(result).splitlines()
     adam = [line for line in lines if line.startswith('| optax.adam')]
-    assert [line.split(' | ')[3:7] for line in adam] == [
-        ['40.0', '28.0', '1.00', '0.0'],
-        ['40.0', '24.0', '1.00', '0.0'],
+    assert [line.split(' | ')[2:5] for line in adam] == [
+        ['**40.0**', '28.0', '**1.00**'],
+        ['**40.0**', '24.0', '**1.00**'],
     ]
-    (naive,) = [line for line in lines if line.startswith('| naive | materialized')]
-    *_, copied, cached, temporary = naive.removesuffix(' |').split(' | ')
-    assert copied == '16.0'
+    naive, _ = (line for line in lines if line.startswith('| naive'))
+    *_, cached, temporary = naive.removesuffix(' |').split(' | ')
     # All but the first reads of the parameter, of both moments and of the old gradient.
     assert cached == '28.0'
     # The gradient, and the old one that is saved.
@@ -239,34 +243,64 @@ def test_a_compiled_tree_leaves_its_record(tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_the_published_table_of_compiled_updates_is_that_of_the_record():
-    root = pathlib.Path(__file__).parents[2]
-    page = (root / 'docs/performance.md').read_text()
-    record = root / 'benchmarks/results/compiled/h200-array.json'
-    result = json.loads(record.read_text())
-    for line in table_of(result)(result).splitlines():
-        if '| materialized |' in line:
-            name, _, kernels, moved, least, of_adam, *_ = line.split(' | ')
-            assert f'{name} | {kernels} | {moved} | {least} | {of_adam} |\n' in page
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / 'docs' / name for name in ('performance.md', 'performance-details.md')]
 
 
 @pytest.mark.parametrize(
-    'record',
+    ('record', 'count'),
     [
-        'cpu-memory-kept/update-resnet50-float32.json',
-        'gpu/update-array-float32.json',
-        'gpu/update-billion-float32.json',
-        'gpu/update-resnet50-float32.json',
-        'gpu/throughput.json',
+        ('compiled/h200-array', 1),
+        ('cpu/update-decoder-float32', 1),
+        ('cpu-memory-kept/update-resnet50-float32', 2),
+        ('gpu/update-array-float32', 2),
+        ('gpu/update-billion-float32', 1),
+        ('gpu/update-resnet50-float32', 1),
+        ('gpu/throughput', 1),
     ],
 )
-def test_the_published_tables_of_timings_are_those_of_the_records(record):
-    root = pathlib.Path(__file__).parents[2]
-    result = json.loads((root / 'benchmarks/results' / record).read_text())
-    table = f'{table_of(result)(result)}\n\n'
-    page = (root / 'docs/performance.md').read_text()
-    first = table.index('\n| ') + 1
-    assert table[first : table.index('\n\n', first)] in page
+def test_the_published_tables_of_timings_are_those_of_the_records(record, count):
+    result = summary.read(record)
+    pages = '\n'.join(page.read_text() for page in PAGES)
+    parts = table_of(result)(result).split('\n\n')
+    published = [part for part in parts if f'\n\n{part}\n\n' in pages]
+    assert [part[:2] for part in published] == ['| '] * count
+
+
+@pytest.mark.parametrize('draw', summary.TABLES)
+def test_the_published_tables_of_several_records_are_those_of_the_records(draw):
+    assert any(f'\n\n{draw()}\n\n' in page.read_text() for page in PAGES)
+
+
+def test_the_best_of_a_column_with_an_arrow_is_bold():
+    header = ('name', 'ms ↓', 'images/s ↑', 'plain')
+    rows = [('a', '1,000', '2', '1'), ('b', '–', '3', '2'), ('c', '999', '3', '3')]
+    assert records.table(header, rows).splitlines()[2:] == [
+        '| a | 1,000 | 2 | 1 |',
+        '| b | – | **3** | 2 |',
+        '| c | **999** | **3** | 3 |',
+    ]
+
+
+def test_the_picture_of_costs_has_a_bar_for_every_optimizer(tmp_path, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+
+    def keep(figure, *args, **options):
+        drawn.append(figure)
+        return save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, 'savefig', keep)
+    costs = costs_of(summary.read(picture.RECORD))
+    picture.draw(tmp_path / 'costs.png', costs)
+    assert (tmp_path / 'costs.png').stat().st_size
+    (figure,) = drawn
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    for index, (axes, unit) in enumerate(zip(figure.axes, (1.0, 1e3), strict=True)):
+        widths = [bar.get_width() / unit for bar in axes.patches]
+        assert dict(zip(names, widths, strict=True)) == pytest.approx(
+            {name: values[index] for name, values in costs.items()}
+        )
 
 
 @pytest.mark.parametrize(
@@ -293,11 +327,9 @@ def test_the_times_in_the_readme_are_those_of_the_records(column, record):
 
 
 def test_the_published_table_of_costs_is_that_of_the_record():
-    root = pathlib.Path(__file__).parents[2]
-    record = root / 'benchmarks/results/cpu-memory-kept/costs.json'
-    result = json.loads(record.read_text())
+    result = summary.read('cpu-memory-kept/costs')
     table = table_of(result)(result)
-    page = (root / 'docs/choosing.md').read_text()
+    page = (ROOT / 'docs/choosing.md').read_text()
     assert table[table.index('| optimizer |') :] in page
 
 
@@ -650,7 +682,7 @@ def test_smoke_run_leaves_a_result_and_a_second_call_nothing_to_do(tmp_path, cap
     path = tmp_path / f'{name}.json'
     assert {file.name for file in tmp_path.iterdir()} == {path.name, results.SMOKE}
     # Parameter, gradient and three arrays of state at two bytes: nine moves.
-    assert '| diffgrad | materialized |' in result_table(path)
+    assert '\n| diffgrad | ' in result_table(path)
     arms = json.loads(path.read_text())['arms']
     (bytes_moved,) = (
         arm['bytes']
@@ -715,8 +747,8 @@ def test_the_table_of_costs_subtracts_the_gradient():
     }
     title, *_, adam, ours = table_of(result)(result).splitlines()
     assert title.endswith('a CPU, jax 1, torch missing, commit c, MALLOC_ARENA_MAX=1')
-    assert adam == '| optax.adam | 8.0 | 40.0 | 1.00 | 7 |'
-    assert ours == '| diffgrad | 8.0 | 100.0 | 2.50 | 7 |'
+    assert adam == '| optax.adam | **8.0** | **40.0** | **1.00** | **7** |'
+    assert ours == '| diffgrad | **8.0** | 100.0 | 2.50 | **7** |'
 
 
 def test_compilations_are_compared_turn_by_turn():

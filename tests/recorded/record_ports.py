@@ -45,7 +45,7 @@ def none_and_no_correction(t, change):
 OPTIMIZERS = {
     'diffGrad': friction,
     'Adam at half the learning rate': only_at_first,
-    'Adam, ν not bias-corrected': none_and_no_correction,
+    'Adam, v not bias-corrected': none_and_no_correction,
 }
 DECAYS = ('no effect', 'coupled', 'decoupled')
 
