@@ -29,110 +29,45 @@ def quantize_state(
     .. math::
 
         y = C \sqrt{|x| / a} \;\text{or}\; C \sqrt[4]{x / a}, \qquad
-        c = \operatorname{sign}(x) \left(
-            \lfloor y \rfloor + [f(y) \ge r] \right), \qquad
+        c = \operatorname{sign}(x)\, \operatorname{round}_t(y), \qquad
         \hat x = a\, \frac{c\,|c|}{C^2} \;\text{or}\; a\, \frac{c^4}{C^4}
 
-    where :math:`a` is the largest :math:`|x|` of the block, and the first form is
-    that of signed numbers (momentum, previous gradients), with codes :math:`c` of
-    int8 and :math:`C = 127`; the second is that of non-negative ones (second
-    moments), with uint8 and :math:`C = 255`. A block is `block_size` neighbors
-    along the last axis, so that codes are shaped and sharded like the parameter,
-    and scales are its shape with a shorter last axis. The state is decoded to
-    float32 before each step of `inner`, gradients are widened to it, and the new
-    state is encoded.
+    where :math:`a` is the largest :math:`|x|` of a block of neighbors along the last
+    axis. The first form is for signed numbers (int8, :math:`C = 127`), the second for
+    second moments (uint8, :math:`C = 255`). The rounding moves from step to step, so
+    that a second moment, which loses 1/1000 a step, shrinks too.
+    :doc:`/docs/theory/regularisers` has the rounding, :doc:`/docs/limits` the errors.
 
-    Reach for it where the state does not fit: diffGrad's is 3.1 bytes per parameter
-    instead of 12, Adam's 2.1 instead of 8. Rounding is noise, by which a step of
-    diffGrad is off by some 9% of its length where gradients of a block differ by a
-    factor of 100, and by 40% where by 10,000. Time: a GPU runs two large
-    kernels for each array, one for its scales and one for the rest, if `inner` works
-    element by element; for diffGrad they take 0.94 times as long as in float32 on one
-    large array, 1.09 on 145 and 1.8 on ResNet50's (H200). On a CPU it takes 1.5 to
-    2.3 times as long, and Adam 3.2 times.
+    Use it where the state does not fit: diffGrad's is 3.1 bytes per parameter instead
+    of 12, Adam's 2.1 instead of 8. Codes are shaped and sharded like the parameter. It
+    costs time on a CPU and little on a GPU: :doc:`/docs/performance`. The update of
+    `inner` is traced twice, so prints and callbacks happen twice.
 
-    Rounding goes up where :math:`f(y)`, the part of the way from :math:`\lfloor y
-    \rfloor` to the next code, is at least a threshold :math:`r` in (0, 1). The way is
-    measured in :math:`x` for signed numbers, :math:`f = (y^2 - \lfloor y \rfloor^2) /
-    (2 \lfloor y \rfloor + 1)`, and in :math:`y` for the others. Each place's :math:`r`
-    has its own start and moves by the golden ratio at every step. So while :math:`x`
-    keeps still, :math:`\hat x` is :math:`x` on average, or :math:`c` is :math:`y`, and
-    a number that is a code stays that code. (A momentum that goes through a cycle of a
-    few steps may stay off by about the gap of two codes.) Rounded to the nearest code,
-    a second moment, which loses 1/1000 a step, would never shrink.
+    Not quantized: arrays that are not shaped like a parameter, that have fewer than
+    `min_size` elements or a last axis without a divisor in common with `block_size` of
+    16 or more, and integers, float64, complex and 8-bit floating numbers.
 
-    The step of `inner` is written twice, for the scales and for the codes: prints and
-    callbacks happen twice. Under :func:`jax.jit` what no scale needs is dropped.
-
-    Worst error: 1/63 of the block's largest :math:`|x|` for signed numbers, and
-    1/127 of its largest :math:`\sqrt x` for non-negative ones, which is a whole code
-    where codes are widest apart; it shrinks with :math:`y`, to 1/16129 and 1/65025. A
-    positive number of the non-negative kind is never stored as 0: a step that is
-    divided by it may be wrong, but is not infinite. (All this of numbers that are
-    normal in float32; where :math:`a` is below 5e-29 small codes are read as 0.) A
-    block with a number that is NaN, infinite, or negative under one of the names in
-    `nonnegative`, is NaN when it is read, as a whole.
-
-    Sharding: where the last axis is split over devices, `block_size` must divide
-    each device's part of it. 768 numbers on 8 devices are 96 on each, so that blocks
-    of 128 would lie on two: give ``block_size=32``. `init` refuses such blocks where
-    it knows the sharding, that is of concrete arrays and of explicit axes. Inside
-    :func:`jax.jit` with automatic axes it does not, and the state would be gathered
-    on every device. Inside :func:`jax.shard_map` each device has blocks of its own
-    part, rounded as those in the same places of another's. There `init` also sees the
-    local part alone, so `min_size` and the blocks would depend on the mesh: call `init`
-    outside, and only `update` inside.
-
-    These arrays are not quantized: those that are not shaped like a parameter, have
-    fewer than `min_size` elements, or have a last axis without a common divisor with
-    `block_size` of 16 or more (or `block_size` itself if that is less); and those of
-    integers, float64, complex and 8-bit floating numbers.
-
-    Not for moments that must fit each other to the last digit: the variance
-    ν - μ² of ``optax.rmsprop(centered=True)`` may become negative, and its root
-    NaN. Nor for running maxima, which rise with the noise (AMSGrad's steps shorten by
-    some percent), for `optax.contrib.cocob`, which divides by sums of other names, or
-    to take derivatives through: codes have none.
-
-    `optax.sm3` calls its momentum `nu`, and `optax.contrib.sophia` its Hessian: give
-    ``nonnegative=()``. `optax.adafactor` has second moments `v`: give ``('v',)``, but
-    not around `optax.adan`, whose is signed.
-    A field is found twice by its name, in `inner_state` and in `scales`: give the
-    former alone to `optax.tree.get`, `optax.tree.set` and `value_and_grad_from_state`,
-    or for exact ones, as an injected learning rate, ``lambda path, x: x is not None``
-    as `filtering`. `optax.tree.map_params` takes no second tree where some are exact.
-    :func:`optax.inject_hyperparams` goes inside, or around a function that makes all
-    of it. `optax.lookahead` goes around it, `optax.monitor` before or behind it.
-
-    Deviations. Dettmers et al. have blocks of 2048, a table of codes and the
-    nearest code. FlashOptim compands signed numbers by :math:`2s / (1 + |s|)`, and
-    square roots not at all; roots keep small numbers better.
+    Works with all of optax but a few: give ``nonnegative=()`` for `optax.sm3` and
+    `optax.contrib.sophia`; not for ``optax.rmsprop(centered=True)``, running maxima and
+    `optax.contrib.cocob`. What goes outside and inside: :doc:`/docs/tutorials/memory`.
 
     Args:
       inner: any optax transformation.
-      block_size: how many neighbors share a scale, >= 1; the block is the greatest
-        common divisor of it and the last axis. Static.
-      min_size: arrays with fewer elements stay exact, >= 0. Inside
-        :func:`jax.shard_map` these are the elements of one device's part. Static.
-      nonnegative: names of state fields (of a NamedTuple, or keys of a dict) whose
-        arrays are never negative. The default has those of optax, but for cocob's, and
-        of this package. Static.
-      exact: names of state fields to leave alone. The default has those in which
-        optax keeps copies of parameters, or what it takes differences of. Static.
+      block_size: how many neighbors share a scale, >= 1; the block is its greatest
+        common divisor with each device's part of the last axis. Static.
+      min_size: arrays with fewer elements stay exact, >= 0. Inside `jax.shard_map` this
+        counts one device's part: call `init` outside. Static.
+      nonnegative: names of the state's fields or keys that are never below 0. Static.
+      exact: names of the state's fields or keys to leave alone. Static.
 
     Returns:
-      A transformation with state :class:`QuantizedState`, whose `inner_state` is
-      `inner`'s with codes for arrays and `scales` the same tree of their scales.
-      Updates have the gradients' dtype. Extra arguments go to `inner`.
+      A transformation with state :class:`QuantizedState`. Updates have the gradients'
+      dtype. Extra arguments go to `inner`.
 
     Raises:
-      TypeError: if `inner` is no transformation, a number is no integer,
-        `nonnegative` or `exact` is no sequence of names, (by `init`) if `params`
-        are `optax.LookaheadParams`, or (by `update`) if a gradient or an update of
-        `inner` is neither array nor number or the state is that of another
-        transformation.
-      ValueError: if an integer is too small, or (by `init`) if a block would lie on
-        two devices, or the state has no field of a name that is not in the default.
+      TypeError: if an argument, gradient, update or state is of a wrong type.
+      ValueError: if an integer is too small, or (by `init`) a block would lie on two
+        devices or the state has no field of a given name.
 
     Example: a hundred steps with a gradient of 1 in one half and 0.01 in the other.
 
