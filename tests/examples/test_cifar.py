@@ -44,6 +44,46 @@ def test_the_network_has_the_parameters_of_the_papers_resnet50(dataset, expected
     assert sum(leaf.size for leaf in params) == expected
 
 
+def test_bfloat16_is_for_activations_alone():
+    settings = cifar.parse([*SMALL, '--precision', 'bfloat16'])
+    images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.uint8)
+
+    def forward(images):
+        model = cifar.make_model(settings, 0)
+        arrays = nnx.as_pure(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+        return arrays, model(images), model.stem(images.astype(jnp.float32))
+
+    arrays, logits, activations = jax.eval_shape(forward, images)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(arrays)} == {'float32'}
+    assert logits.dtype == jnp.float32
+    assert activations.dtype == jnp.bfloat16
+
+
+@pytest.mark.slow
+def test_several_steps_in_a_call_are_those_of_single_calls():
+    settings = cifar.parse(SMALL)
+    data = jax.tree.map(jnp.asarray, cifar.load(settings))
+    optimizer = cifar.make_optimizer(settings, 'diffgrad', 100)
+    order = jnp.arange(3 * 64).reshape(3, 64)
+    graphdef, *arrays = nnx.split(
+        cifar.make_model(settings, 0), nnx.Param, nnx.BatchStat
+    )
+
+    def train(calls):
+        params, stats = jax.tree.map(jnp.copy, [*map(nnx.as_pure, arrays)])
+        state = cifar.TrainState(params, stats, optimizer.init(params), jnp.int32(0))
+        for rows in calls:
+            key = jax.random.key(0)
+            state, loss = cifar.train_steps(state, data, rows, key, graphdef, optimizer)
+        return state, loss
+
+    (single, _), (scanned, loss) = train(order[:, None]), train([order])
+    assert int(scanned.step) == int(single.step) == 3
+    assert 1 < float(loss) < 4
+    for one, other in zip(*map(jax.tree.leaves, (single, scanned)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize('padding, channels', [(1, 1), (4, 3)])
 def test_a_crop_is_a_part_of_the_padded_image_and_digits_are_never_mirrored(
     padding, channels
