@@ -167,6 +167,13 @@ def test_a_run_writes_its_results_and_refuses_other_settings_in_their_folder(
     assert 'diffgrad seed 0' in capsys.readouterr().out
 
 
+def test_a_batch_larger_than_the_data_is_refused_and_nothing_is_written(tmp_path):
+    arguments = ['--batch-size', '1438', '--out-dir', str(tmp_path / 'run')]
+    with pytest.raises(SystemExit, match='--batch-size 1438 must be at most 1437'):
+        cifar.run(cifar.parse(arguments))
+    assert not (tmp_path / 'run').exists()
+
+
 def start(tmp_path, *command, devices=1):
     cache = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'PYTHONPATH': '.'}
     environment = os.environ | cpu_devices(devices) | cache
