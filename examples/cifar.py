@@ -312,9 +312,7 @@ def train(settings: Namespace, name: str, seed: int, optimizer: Any, data: Data)
             loss = np.mean(jax.device_get(losses))
             if not np.isfinite(loss):
                 given = f'--learning-rate {settings.learning_rate}'
-                raise SystemExit(
-                    f'error: {given} must be smaller: {title} has loss {loss}'
-                )
+                raise SystemExit(f'error: {given} must be smaller: the loss is {loss}')
             speed = steps * batch / (time.perf_counter() - began)
             correct = sum(
                 int(count_correct(state, data, row, graphdef)) for row in test
@@ -366,6 +364,8 @@ def draw(path: Path, results: dict[str, np.ndarray], title: str) -> None:
 def run(settings: Namespace) -> dict[str, np.ndarray]:
     """Trains every optimizer with every seed; prints and writes the results."""
     data, out_dir = load(settings), settings.out_dir
+    if (size := settings.batch_size) > (most := len(data[1])):
+        raise SystemExit(f'error: --batch-size {size} must be at most {most}')
     record, told = out_dir / 'settings.json', json.dumps(vars(settings), default=str)
     if out_dir.exists() and not (record.exists() and record.read_text() == told):
         raise SystemExit(f'error: --out-dir {out_dir} must be new or of these settings')

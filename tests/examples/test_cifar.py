@@ -1,6 +1,7 @@
 """examples/cifar.py: the network, the files, the resumed run, the verdict."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,46 @@ def test_the_network_has_the_parameters_of_the_papers_resnet50(dataset, expected
     model = nnx.eval_shape(lambda: cifar.make_model(settings, 0))
     params = jax.tree.leaves(nnx.state(model, nnx.Param))
     assert sum(leaf.size for leaf in params) == expected
+
+
+def test_bfloat16_is_for_activations_alone():
+    settings = cifar.parse([*SMALL, '--precision', 'bfloat16'])
+    images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.uint8)
+
+    def forward(images):
+        model = cifar.make_model(settings, 0)
+        arrays = nnx.as_pure(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+        return arrays, model(images), model.stem(images.astype(jnp.float32))
+
+    arrays, logits, activations = jax.eval_shape(forward, images)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(arrays)} == {'float32'}
+    assert logits.dtype == jnp.float32
+    assert activations.dtype == jnp.bfloat16
+
+
+@pytest.mark.slow
+def test_several_steps_in_a_call_are_those_of_single_calls():
+    settings = cifar.parse(SMALL)
+    data = jax.tree.map(jnp.asarray, cifar.load(settings))
+    optimizer = cifar.make_optimizer(settings, 'diffgrad', 100)
+    order = jnp.arange(3 * 64).reshape(3, 64)
+    graphdef, *arrays = nnx.split(
+        cifar.make_model(settings, 0), nnx.Param, nnx.BatchStat
+    )
+
+    def train(calls):
+        params, stats = jax.tree.map(jnp.copy, [*map(nnx.as_pure, arrays)])
+        state = cifar.TrainState(params, stats, optimizer.init(params), jnp.int32(0))
+        for rows in calls:
+            key = jax.random.key(0)
+            state, loss = cifar.train_steps(state, data, rows, key, graphdef, optimizer)
+        return state, loss
+
+    (single, _), (scanned, loss) = train(order[:, None]), train([order])
+    assert int(scanned.step) == int(single.step) == 3
+    assert 1 < float(loss) < 4
+    for one, other in zip(*map(jax.tree.leaves, (single, scanned)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize('padding, channels', [(1, 1), (4, 3)])
@@ -126,10 +167,23 @@ def test_a_run_writes_its_results_and_refuses_other_settings_in_their_folder(
     assert 'diffgrad seed 0' in capsys.readouterr().out
 
 
+def test_a_batch_larger_than_the_data_is_refused_and_nothing_is_written(tmp_path):
+    arguments = ['--batch-size', '1438', '--out-dir', str(tmp_path / 'run')]
+    with pytest.raises(SystemExit, match='--batch-size 1438 must be at most 1437'):
+        cifar.run(cifar.parse(arguments))
+    assert not (tmp_path / 'run').exists()
+
+
 def start(tmp_path, *command, devices=1):
     cache = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'PYTHONPATH': '.'}
     environment = os.environ | cpu_devices(devices) | cache
-    return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment)
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def last_state(folder):
@@ -156,13 +210,13 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path):
 
 @pytest.mark.slow
 def test_a_batch_on_two_devices_gives_the_result_of_one(tmp_path):
-    histories = []
+    losses = []
     for devices in (1, 2):
-        folder = tmp_path / str(devices)
-        arguments = ['examples/cifar.py', *SMALL, '--epochs', '1', '--out-dir', folder]
-        assert start(tmp_path, *arguments, devices=devices).returncode == 0
-        histories.append(last_state(folder / 'diffgrad-seed0')[2])
-    np.testing.assert_allclose(histories[0][:, 0], histories[1][:, 0], rtol=1e-3)
+        arguments = [*SMALL, '--epochs', '1', '--out-dir', tmp_path / str(devices)]
+        done = start(tmp_path, 'examples/cifar.py', *arguments, devices=devices)
+        assert f'{devices} × cpu' in done.stdout
+        losses.append(float(re.search(r'loss (\S+),', done.stdout)[1]))
+    np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
 def histories(*accuracies):
