@@ -184,11 +184,10 @@ def read_archive(path: Path, folder: str) -> Callable[[str], bytes]:
     try:
         with tarfile.open(path, 'r:gz') as archive:
             for member in archive:
-                if member.isreg():
-                    file = archive.extractfile(member)
+                if member.isreg() and (file := archive.extractfile(member)):
                     files[member.name.removeprefix('./')] = file.read()
             # The checksum stands at the end, which a tar archive need not reach.
-            while archive.fileobj.read(1 << 20):
+            while archive.fileobj and archive.fileobj.read(1 << 20):
                 pass
     except Exception as error:  # a broken archive raises nearly anything
         raise UserError(

@@ -88,7 +88,8 @@ class DenseNet(nnx.Module):
         self.activation = activation
         kwargs: Any = {'dtype': dtype, 'param_dtype': jnp.float32, 'rngs': rngs}
         self.conv = convolution(image_shape[-1], width, 3, 1, **kwargs)
-        growth, features, layers = width // 2, width, []
+        growth, features = width // 2, width
+        layers: list[nnx.Module] = []
         for block, size in enumerate(block_sizes):
             if block > 0:
                 layers.append(Transition(features, activation, **kwargs))

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.cifar.data import Dataset
+from experiments.cifar.files import Dataset
 
 
 class DeviceData(NamedTuple):
@@ -46,17 +46,8 @@ def put_data(data: Dataset, mesh: Mesh) -> DeviceData:
     )
     mean = counts @ values / counts.sum(-1)
     deviation = np.sqrt(counts @ values**2 / counts.sum(-1) - mean**2)
-    return jax.device_put(
-        DeviceData(
-            images,
-            data.train.labels,
-            data.test.images,
-            data.test.labels,
-            mean.astype(np.float32),
-            deviation.astype(np.float32),
-        ),
-        NamedSharding(mesh, P()),
-    )
+    arrays = (*data.train, *data.test, np.float32(mean), np.float32(deviation))
+    return DeviceData(*jax.device_put(arrays, NamedSharding(mesh, P())))
 
 
 @functools.partial(jax.jit, static_argnames=('count', 'batch_size'))

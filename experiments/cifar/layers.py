@@ -19,7 +19,7 @@ Activation = Callable[[jax.Array], jax.Array]
 uniform_fan_in = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
-def uniform(bound: float) -> nnx.initializers.Initializer:
+def uniform(bound: float) -> Callable[..., jax.Array]:
     """The uniform distribution on ±bound."""
 
     def init(key: jax.Array, shape: Any, dtype: Any, *_: Any) -> jax.Array:

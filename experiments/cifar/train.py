@@ -17,9 +17,9 @@ import optax
 
 from experiments.cifar import data as datasets
 from experiments.cifar.config import Config, check_numbers, default_out_dir
-from experiments.cifar.data import Dataset, Split
 from experiments.cifar.device_data import data_parallel_mesh, put_data
 from experiments.cifar.epochs import Trainer
+from experiments.cifar.files import Dataset, Split
 from experiments.cifar.training import Task, TrainState, init_state
 from experiments.lab import cli
 from experiments.lab.cli import UserError
@@ -101,8 +101,8 @@ def train(
                 (line['train_loss'] for line in metrics),
             )
         epochs_done = len(metrics)
-        for line in heading(config, data, state, mesh, epochs_done):
-            say(line)
+        for words in heading(config, data, state, mesh, epochs_done):
+            say(words)
         chunk = steps_per_call(steps, jax.default_backend())
         trainer = Trainer(config, task, put_data(data, mesh), mesh, chunk)
         if epochs_done < config.epochs:
@@ -232,16 +232,19 @@ def check_batch(config: Config, count: int, devices: int) -> None:
 
 def limited(data: Dataset, config: Config) -> Dataset:
     """The first images of each split, as many as `config` says."""
-    splits = {}
-    for name in ('train', 'test'):
-        split, limit = getattr(data, name), getattr(config, f'limit_{name}')
+
+    def first(name: str, split: Split, limit: int | None) -> Split:
         if limit is not None and limit > len(split.labels):
             raise UserError(
                 f'--limit-{name} {limit} is more than the {len(split.labels)} images '
                 'that there are'
             )
-        splits[name] = Split(split.images[:limit], split.labels[:limit])
-    return data._replace(**splits)
+        return Split(split.images[:limit], split.labels[:limit])
+
+    return data._replace(
+        train=first('train', data.train, config.limit_train),
+        test=first('test', data.test, config.limit_test),
+    )
 
 
 def data_checksum(config: Config) -> str:
@@ -258,7 +261,7 @@ def checksum(data: Dataset) -> str:
     crc = 0
     for split in (data.train, data.test):
         for array in split:
-            crc = zlib.crc32(np.ascontiguousarray(array), crc)
+            crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
     return f'{crc:08x}'
 
 

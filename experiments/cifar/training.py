@@ -17,8 +17,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.cifar.data import Dataset
 from experiments.cifar.device_data import DeviceData, augment, normalise
+from experiments.cifar.files import Dataset
 from experiments.cifar.model import ACTIVATIONS, MODELS
 from experiments.lab.divergence import all_finite
 from experiments.lab.optimizers import fast_weights, slow_weights
@@ -41,7 +41,7 @@ class Metrics(NamedTuple):
     correct: jax.Array  # int32
     # int32: how many images. In training a step whose loss is not finite counts none;
     # unless such steps are skipped, neither does any after it, so that it can be named
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # it hides tuple.count
 
 
 class Network(NamedTuple):
@@ -95,8 +95,8 @@ def init_state(
         dtype=dtype,
         rngs=nnx.Rngs(key),
     )
-    graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
-    params, batch_stats = nnx.as_pure(params), nnx.as_pure(batch_stats)
+    graphdef, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(nnx.as_pure, states)
     if lookahead:
         # Two copies, because the state is donated.
         params = optax.LookaheadParams(params, jax.tree.map(jnp.copy, params))

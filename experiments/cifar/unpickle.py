@@ -45,7 +45,7 @@ class PickledArray:
         return self.array
 
 
-def array_from(content: Any, kind: PickledType, shape: Any, order: str) -> np.ndarray:
+def array_from(content: Any, kind: PickledType, shape: Any, order: Any) -> np.ndarray:
     return np.frombuffer(content, kind.dtype).reshape(shape, order=order)
 
 

@@ -54,7 +54,7 @@ def text(folders: Folders, length: int) -> Data:
     parts = [(where / name).read_text(encoding='utf-8') for name in names]
     characters = sorted(set(parts[0]))
     number = {c: i for i, c in enumerate(characters)}
-    data = {}
+    data: Data = {}
     for name, part in zip(('train', 'valid', 'test'), parts, strict=True):
         tokens = np.array([number[c] for c in part if c in number], np.uint8)
         count = (len(tokens) - 1) // length
@@ -93,5 +93,5 @@ def checksum(data: Data) -> str:
     crc = 0
     for split in data.values():
         for array in split:
-            crc = zlib.crc32(np.ascontiguousarray(array), crc)
+            crc = zlib.crc32(array.tobytes(), crc)
     return f'{crc:08x}'

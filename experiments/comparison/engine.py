@@ -125,8 +125,8 @@ class Program:
             values = self.workload.task.losses(params, examples)
             return tuple(jnp.sum(jnp.where(places < count, v, 0.0)) for v in values)
 
-        sums = jax.lax.map(part, jnp.asarray(places))
-        return tuple(jnp.sum(s) / count for s in sums)
+        losses, accuracies = jax.lax.map(part, jnp.asarray(places))
+        return jnp.sum(losses) / count, jnp.sum(accuracies) / count
 
     def score(self, params: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Loss and accuracy of each run, on all examples of `split`."""

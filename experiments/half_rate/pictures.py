@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -20,7 +21,7 @@ from experiments.lab.friction_histogram import BINS
 from experiments.lab.grid import draw_grid
 
 # Controls are drawn like what they control, but dashed.
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     'adam': {'color': 'tab:blue', 'linestyle': '-'},
     'adam-half': {'color': 'tab:blue', 'linestyle': '--', 'zorder': 4},
     'diffgrad': {'color': 'tab:orange', 'linestyle': '-'},

@@ -85,7 +85,7 @@ class Checkpoints:
         Raises:
           UserError: if there are checkpoints, and all are damaged.
         """
-        damaged = {}
+        damaged: dict[str, str] = {}
         for step in reversed(self._steps()):
             place = self.path / str(step)
             if not (wrong := what_is_wrong(place)):

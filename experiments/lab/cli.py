@@ -7,7 +7,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -20,9 +20,12 @@ class UserError(Exception):
     """Wrong input: one line that says what is wrong and what to do about it."""
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with the help text of its flag."""
-    return dataclasses.field(default=default, metadata={'help': help})
+def option(default: Any, help: str, choices: Iterable[str] | None = None) -> Any:
+    """A dataclass field with the help text of its flag, and what its values may be."""
+    metadata: dict[str, Any] = {'help': help}
+    if choices is not None:
+        metadata['choices'] = tuple(choices)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -65,7 +68,8 @@ def parse(
         if typing.get_origin(kind) is typing.Literal:
             parser.add_argument(flag, choices=typing.get_args(kind), **shared)
         else:
-            shared['metavar'] = kind.__name__.upper()
+            if 'choices' not in shared:
+                shared['metavar'] = kind.__name__.upper()
             parser.add_argument(flag, type=path if kind is Path else kind, **shared)
     values = vars(parser.parse_args(argv))
     return settings(

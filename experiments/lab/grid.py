@@ -115,10 +115,11 @@ def draw_arm(
     gaps = [place for place, mean in zip(values, means, strict=True) if mean != mean]
     marker = 'o' if gaps else ''
     axes.plot(list(values), means, label=label, marker=marker, mfc='none', **style)
-    hollow = {} if style.get('linestyle', '-') == '-' else {'mfc': 'none'}
+    solid = style.get('linestyle', '-') == '-'
+    face = style['color'] if solid else 'none'
     for place, of_place in values.items():
         axes.plot(
-            [place] * len(of_place), of_place, 'o', ms=4, color=style['color'], **hollow
+            [place] * len(of_place), of_place, 'o', ms=4, color=style['color'], mfc=face
         )
     if gaps:
         axes.plot(

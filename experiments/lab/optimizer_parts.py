@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from diffgrad_optax import (
 )
 from experiments.lab.cli import MOST, UserError
 
-Chainable = optax.GradientTransformation
+Chainable: TypeAlias = optax.GradientTransformation
 
 
 class Base(NamedTuple):
@@ -85,7 +85,7 @@ class Allowed(NamedTuple):
     """Which numbers a modifier takes."""
 
     words: str
-    holds: Callable[[float], bool]
+    holds: Callable[[Any], bool]
 
 
 NOT_NEGATIVE = Allowed('finite and not negative', lambda x: 0 <= x < math.inf)
@@ -108,13 +108,17 @@ def factors(text: str) -> tuple[float, ...]:
         return (math.nan,)
 
 
+def unused(value: Any, key: int) -> Chainable:
+    raise NotImplementedError('this modifier is no link of a chain')
+
+
 class Modifier(NamedTuple):
     """What a modifier does, and its value where none is given."""
 
     help: str
     default: float | int | str | None = None  # None: it takes no value
     allowed: Allowed = NOT_NEGATIVE
-    make: Callable[[Any, int], Chainable] | None = None  # of value and key
+    make: Callable[[Any, int], Chainable] = unused  # of value and key
 
 
 def decay(value: float, key: int) -> Chainable:
@@ -135,10 +139,11 @@ def frozen(value: str, key: int) -> Chainable:
         return optax.EmptyState()
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        leaves, tree = jax.tree.flatten(updates)
+        leaves = jax.tree.leaves(updates)
         of_each = given if len(given) > 1 else given * len(leaves)
         scaled = (factor * leaf for factor, leaf in zip(of_each, leaves, strict=True))
-        return tree.unflatten(scaled), state
+        tree = jax.tree.structure(updates)
+        return jax.tree.unflatten(tree, scaled), state
 
     return optax.GradientTransformation(init, update)
 

@@ -70,13 +70,13 @@ def compose(
         raise refusal(name, f'{base!r} is unknown')
     given: dict[str, Any] = {}
     for part in parts:
-        modifier, equals, value = part.partition('=')
+        modifier, equals, text = part.partition('=')
         if modifier not in MODIFIERS:
             raise refusal(name, f'{part!r} is unknown')
         if modifier in given:
             whole = '+'.join([base, *parts])
             raise refusal(name, f'{whole} has {modifier} twice, leave one out')
-        given[modifier] = parsed(name, modifier, value) if equals else None
+        given[modifier] = parsed(name, modifier, text) if equals else None
     if weight_decay is not None:
         modifier = 'decay' if 'decay' in given else 'l2'
         fill(given, modifier, weight_decay, f'--weight-decay {weight_decay}')
@@ -89,7 +89,7 @@ def compose(
             )
         fill(given, 'friction', friction, f'--friction {friction}')
     values = {
-        modifier: MODIFIERS[modifier].default if given[modifier] is None else value
+        modifier: MODIFIERS[modifier].default if value is None else value
         for modifier, value in given.items()
     }
     for modifier, value in values.items():

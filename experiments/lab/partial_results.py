@@ -59,7 +59,7 @@ class PartialResults:
             return read(path)
         part = path.with_name(path.name + '.part')
         with part.open('wb') as file:
-            np.savez(file, **compute())
+            np.savez(file, allow_pickle=False, **compute())
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -61,7 +61,8 @@ class Results:
     def all(self) -> list[dict[str, Any]]:
         """Every run that is shown, once."""
         runs = itertools.chain.from_iterable(
-            self.find(*cell).values() for _, *cell in self.plan.cells()
+            self.find(dataset, size, row).values()
+            for _, dataset, size, row in self.plan.cells()
         )
         return list({id(run): run for run in runs}.values())
 
@@ -171,7 +172,7 @@ def paired_difference(results: Results, dataset: str) -> str:
     for _, of, size, row in results.plan.cells():
         if of == dataset and row.settings['optimizer'] == name:
             cells[size, str(row.settings)] = size, row
-    more = []
+    more: list[float] = []
     for size, row in cells.values():
         theirs = Row(other, {**row.settings, 'optimizer': other}, {})
         more += difference(

@@ -98,6 +98,6 @@ def available(
             refusals[dataset] = error
     if not there:
         raise next(iter(refusals.values()))
-    for dataset, error in refusals.items():
-        print(f'{dataset} is skipped: {error}', flush=True)
+    for dataset, refusal in refusals.items():
+        print(f'{dataset} is skipped: {refusal}', flush=True)
     return {name: c for name, c in configs.items() if c.dataset in there}

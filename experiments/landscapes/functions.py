@@ -6,7 +6,7 @@ step, so that gradients are noisy and right on average.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class Function(NamedTuple):
     """A function and where to look at it."""
 
     title: str
-    value: Callable[[jax.Array], jax.Array]  # [..., 2] → [...]
+    value: Callable[[Any], jax.Array]  # [..., 2] → [...]
     low: tuple[float, float]
     high: tuple[float, float]
     minima: tuple[tuple[float, float], ...]  # all global

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,9 +36,9 @@ from experiments.landscapes.search import RATES, Runs, choose_rate, run
 class Settings:
     """Everything that the comparison is told."""
 
-    functions: tuple[Literal[*FUNCTIONS], ...] = option(tuple(FUNCTIONS), 'where')
-    optimizers: tuple[Literal[*OPTIMIZERS], ...] = option(
-        tuple(OPTIMIZERS), 'which to compare'
+    functions: tuple[str, ...] = option(tuple(FUNCTIONS), 'where', FUNCTIONS)
+    optimizers: tuple[str, ...] = option(
+        tuple(OPTIMIZERS), 'which to compare', OPTIMIZERS
     )
     steps: int = option(300, 'of each run')
     starts: int = option(64, 'that the rate is chosen on, and as many held out')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -139,7 +140,7 @@ class Config:
 class Network(NamedTuple):
     """What makes a network; equal ones share their compilations."""
 
-    kind: type[nnx.Module]
+    kind: Callable[..., nnx.Module]
     arguments: tuple[tuple[str, Any], ...]
 
     def __call__(self, rngs: nnx.Rngs) -> nnx.Module:

@@ -119,7 +119,7 @@ def checksum(text: Text) -> str:
     crc = zlib.crc32(b''.join(text.vocabulary))
     for part in (text.train, text.valid, text.test):
         if part is not None:
-            crc = zlib.crc32(part, crc)
+            crc = zlib.crc32(part.data, crc)
     return f'{crc:08x}'
 
 

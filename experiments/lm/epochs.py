@@ -76,10 +76,10 @@ class Trainer:
             state.params, self.valid, self.config.batch_size, task=self.task
         )
 
-    def test_loss(self, state: TrainState) -> float:
+    def test_loss(self, state: TrainState, text: np.ndarray) -> float:
         """Of the test text, at a stretch where the network carries its state."""
         batch = 1 if self.config.model == 'lstm' else self.config.batch_size
-        tokens = put_everywhere(self.text.test, self.task.mesh)
+        tokens = put_everywhere(text, self.task.mesh)
         return evaluate(state.params, tokens, batch, task=self.task)
 
     def epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
@@ -121,7 +121,9 @@ class Trainer:
         line = {'epoch': epoch, 'train_loss': float(finite.mean())}
         line |= scores('valid', self.loss(state), self.config.tokens)
         if epoch == self.config.epochs and self.text.test is not None:
-            line |= scores('test', self.test_loss(state), self.config.tokens)
+            line |= scores(
+                'test', self.test_loss(state, self.text.test), self.config.tokens
+            )
         line |= {
             'tokens_per_second': rate,
             'seconds': time.perf_counter() - begin,

@@ -88,8 +88,8 @@ def train(
         state, metrics = run.restore(make_state())
         done = len(metrics)
         trainer = Trainer(config, task, text)
-        for line in heading(config, text, state, mesh, done):
-            say(line)
+        for words in heading(config, text, state, mesh, done):
+            say(words)
         if done < config.epochs:
             say(f'compiled   in {trainer.compile(state):.1f} s')
         try:

@@ -25,7 +25,7 @@ def draw_regret(path: Path, problems: dict[str, Any]) -> None:
     for axes, (title, problem) in zip(panels, problems.items(), strict=False):
         rounds = np.array(problem['checkpoints'])
         for (name, of), color in zip(
-            problem['optimizers'].items(), colormaps['tab10'].colors, strict=False
+            problem['optimizers'].items(), colormaps['tab10'](range(10)), strict=False
         ):
             average = np.array(of['regret']) / rounds
             axes.loglog(rounds, average, label=name, color=color)
@@ -49,7 +49,7 @@ def draw_points(path: Path, problems: dict[str, Any]) -> None:
     panels = figure.subplots(1, len(problems), squeeze=False).ravel()
     for axes, (title, problem) in zip(panels, problems.items(), strict=True):
         for (name, of), color in zip(
-            problem['optimizers'].items(), colormaps['tab10'].colors, strict=False
+            problem['optimizers'].items(), colormaps['tab10'](range(10)), strict=False
         ):
             mean = np.mean(of['points'], axis=1)
             axes.semilogx(problem['checkpoints'], mean, label=name, color=color)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +32,7 @@ class Settings:
     """Everything that the comparison is told."""
 
     rounds: int = option(30_000, 'T, at least 30; rounded down to a multiple of 3')
-    problems: tuple[Literal[*PROBLEMS], ...] = option(tuple(PROBLEMS), 'which to play')
+    problems: tuple[str, ...] = option(tuple(PROBLEMS), 'which to play', PROBLEMS)
     out_dir: Path = option(Path('runs/regret'), 'where the results are written')
 
 
@@ -57,7 +57,8 @@ def measure(title: str, rounds: int) -> dict[str, Any]:
     for name in OPTIMIZERS:
         game = play(problem, name)
         regret = np.cumsum(game.losses)[at - 1] - [of.value for of in best]
-        of = record['optimizers'][name] = {'regret': shortened(regret)}
+        of: dict[str, Any] = {'regret': shortened(regret)}
+        record['optimizers'][name] = of
         if problem.constants.beta1 == 0:
             sums = telescope(game)
             of['holding_bound'] = shortened(sums.bound[at - 1])

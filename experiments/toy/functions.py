@@ -6,7 +6,7 @@ of F2 had x cos 8x where the chain rule gives 8x cos 8x.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 class Function(NamedTuple):
     """A function and where to look at it."""
 
-    value: Callable[[jax.Array], jax.Array]
+    value: Callable[[Any], jax.Array]
     low: float
     high: float
     minima: tuple[float, ...]  # the global one first
@@ -37,14 +37,11 @@ def f2(x: jax.Array) -> jax.Array:
 
 def f3(x: jax.Array) -> jax.Array:
     """A wedge between two hills, on a parabola."""
-    pieces = [
-        (x <= -0.5, x**2),
-        (x <= -0.4, 0.75 + x),
-        (x <= 0, -7 * x / 8),
-        (x <= 0.4, 7 * x / 8),
-        (x <= 0.5, 0.75 - x),
-    ]
-    return jnp.select(*zip(*pieces, strict=True), x**2)
+    return jnp.select(
+        [x <= -0.5, x <= -0.4, x <= 0, x <= 0.4, x <= 0.5],
+        [x**2, 0.75 + x, -7 * x / 8, 7 * x / 8, 0.75 - x],
+        x**2,
+    )
 
 
 FUNCTIONS = {

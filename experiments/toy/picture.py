@@ -27,7 +27,7 @@ def draw_paths(path: Path, paths: dict[str, dict[str, np.ndarray]]) -> None:
         curve.plot(x, value, color='0.7', zorder=0)
         # Apart from each other, because many end at the same place.
         heights = np.linspace(0.0, 0.25, len(of)) * np.ptp(value)
-        colors = colormaps['tab20' if len(of) > 10 else 'tab10'].colors
+        colors = colormaps['tab20' if len(of) > 10 else 'tab10'](range(20))
         for (name, path_of), height, color in zip(
             of.items(), heights, colors, strict=False
         ):

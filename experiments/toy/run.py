@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from experiments.lab.tables import markdown
 from experiments.toy.functions import FUNCTIONS, START, Function
 from experiments.toy.picture import draw_paths
 
-BETAS = {'b1': 0.95, 'b2': 0.999}
+BETAS: dict[str, Any] = {'b1': 0.95, 'b2': 0.999}
 
 
 def make_optimizers(rate: float) -> dict[str, optax.GradientTransformation]:
@@ -51,8 +51,8 @@ class Settings:
 
     learning_rate: float = option(0.1, "the paper's is 0.1")
     steps: int = option(300, "the paper's are 300")
-    optimizers: tuple[Literal[*make_optimizers(1.0)], ...] = option(
-        tuple(make_optimizers(1.0)), 'which to compare'
+    optimizers: tuple[str, ...] = option(
+        tuple(make_optimizers(1.0)), 'which to compare', make_optimizers(1.0)
     )
     out_dir: Path = option(Path('runs/toy'), 'where the results are written')
 

@@ -206,7 +206,7 @@ def test_each_loss_is_of_its_text_and_the_test_text_of_an_lstm_at_a_stretch(
     state = TrainState((), (), 0)
     assert trainer.loss(state) == (100, 8)
     strings = 1 if trainer.config.model == 'lstm' else 8
-    assert trainer.test_loss(state) == (60, strings)
+    assert trainer.test_loss(state, trainer.text.test) == (60, strings)
 
 
 def test_windows_of_an_lstm_go_on_where_those_before_them_end(trainer):
