@@ -43,6 +43,10 @@ def digits(folders: Folders) -> Data:
     return cut(arrays, valid=250, test=350, order_seed=0)
 
 
+# Characters of the text in kjv/.
+VOCABULARY = 63
+
+
 def text(folders: Folders, length: int) -> Data:
     """Windows of `length` characters and the one after; what is left over is not used.
 

@@ -16,6 +16,7 @@ from experiments.comparison.data import Data
 from experiments.comparison.design import Optimizer, Workload
 
 EVALUATED = 250  # examples at a time
+SHOWN = 500  # examples that a learning curve is computed on
 
 
 class State(NamedTuple):
@@ -128,13 +129,16 @@ class Program:
         losses, accuracies = jax.lax.map(part, jnp.asarray(places))
         return jnp.sum(losses) / count, jnp.sum(accuracies) / count
 
-    def score(self, params: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Loss and accuracy of each run, on all examples of `split`."""
+    def score(
+        self, params: Any, split: str, most: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Loss and accuracy of each run, on `split` or its first examples."""
         if (gap := self.workload.task.gap) is not None:
             gaps = np.array([gap(of_run) for of_run in np.asarray(params, np.float64)])
             # Below this, float32 parameters tell nothing.
             return np.log10(np.maximum(gaps, 1e-12)), np.full(len(gaps), np.nan)
-        loss, accuracy = self.evaluate(params, self.data[split])
+        examples = tuple(array[:most] for array in self.data[split])
+        loss, accuracy = self.evaluate(params, examples)
         return np.asarray(loss), np.asarray(accuracy)
 
     def _friction(self, state: State, batch: jax.Array, train: Any) -> jax.Array:
@@ -188,7 +192,7 @@ def train(
         seconds += time.perf_counter() - begin
         losses.append(np.asarray(loss))
         if test:
-            valid.append(program.score(state.params, 'valid')[0])
+            valid.append(program.score(state.params, 'valid', SHOWN)[0])
         if program.optimizer.friction:
             # On a batch that the last steps did not see.
             batch = indices[:, point, 0]

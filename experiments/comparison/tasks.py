@@ -53,6 +53,19 @@ def classified(
     return losses
 
 
+def predicted(network: Callable[[Params, jax.Array], jax.Array]) -> Losses:
+    """Cross-entropy and accuracy of the next character, a mean over each window."""
+
+    def losses(params: Params, examples: Examples) -> tuple[jax.Array, jax.Array]:
+        tokens = examples[0].astype(jnp.int32)
+        logits, targets = network(params, tokens[:, :-1]), tokens[:, 1:]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        correct = jnp.argmax(logits, -1) == targets
+        return jnp.mean(losses, -1), jnp.mean(correct.astype(jnp.float32), -1)
+
+    return losses
+
+
 def reconstructed(params: Params, examples: Examples) -> tuple[jax.Array, jax.Array]:
     """The squared error summed over pixels from 0 to 16."""
     pixels = examples[0]
@@ -65,6 +78,19 @@ def roll(examples: Examples, key: jax.Array) -> Examples:
     x, labels = examples
     shifts = jax.random.randint(key, (len(x),), 0, x.shape[1])
     return jax.vmap(jnp.roll)(x, shifts), labels
+
+
+def crop_and_flip(examples: Examples, key: jax.Array) -> Examples:
+    """Each image moved by up to four pixels, and half of them mirrored."""
+    images, labels = examples
+    crop_key, flip_key = jax.random.split(key)
+    starts = jax.random.randint(crop_key, (len(images), 2), 0, 9)
+    padded = jnp.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    moved = jax.vmap(
+        lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), (32, 32, 3))
+    )(padded, starts)
+    flips = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+    return jnp.where(flips, moved[:, :, ::-1], moved), labels
 
 
 def of_objective(objective: convex.Objective) -> Task:
@@ -94,3 +120,23 @@ AUTOENCODER = Task(
 )
 LOGISTIC = of_objective(convex.logistic())
 LEAST_SQUARES = of_objective(convex.least_squares())
+CHARACTERS = Task(
+    load=functools.partial(data.text, length=128),
+    init=functools.partial(
+        networks.transformer_init, vocabulary=data.VOCABULARY, layers=2, width=128
+    ),
+    losses=predicted(functools.partial(networks.transformer, heads=4)),
+)
+CHARACTERS_LSTM = Task(
+    load=functools.partial(data.text, length=64),
+    init=functools.partial(
+        networks.lstm_init, vocabulary=data.VOCABULARY, width=64, units=256
+    ),
+    losses=predicted(networks.lstm),
+)
+CIFAR10 = Task(
+    load=data.images,
+    init=functools.partial(networks.resnet_init, widths=(16, 32, 64), classes=10),
+    losses=classified(networks.resnet, prepare=lambda x: x / 128.0 - 1.0),
+    augment=crop_and_flip,
+)
