@@ -22,7 +22,7 @@ from diffgrad_optax import diffgrad, friction
 
 DOCS = Path(__file__).parents[1]
 NETWORKS = {
-    'ResNet50, width 8, CIFAR-10': ('half_rate-cifar10', 'tab:orange'),
+    'ResNet50, width 8, CIFAR-10': ('half_rate-cifar10', 'tab:blue'),
     'Transformer, 2 layers, text': ('half_rate-transformer', 'tab:purple'),
 }
 STEPS = 80
@@ -73,7 +73,7 @@ def draw_trajectory(rows: list[Axes]) -> None:
     rows[1].set_ylim(0.45, 1.02)
     rows[2].plot(times, steps['adam'], color='0.6', label='Adam')
     rows[2].plot(times, steps['adam'] / 2, color='0.6', ls=':', label='half of it')
-    rows[2].plot(times, steps['diffgrad'], color='tab:green', label='diffGrad')
+    rows[2].plot(times, steps['diffgrad'], color='tab:orange', label='diffGrad')
     rows[2].legend(loc='lower right', ncols=3)
     rows[2].figure.align_ylabels(rows)
     rows[2].set_xlabel('step t')

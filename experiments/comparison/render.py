@@ -27,10 +27,10 @@ STYLE = Path('docs/pictures/style.mplstyle')
 COLORS = {
     'adamw': 'black',
     'nadamw': '0.55',
-    'diffgrad': 'tab:green',
-    'relative': 'tab:olive',
+    'diffgrad': 'tab:orange',
+    'relative': 'tab:red',
     'mars': 'tab:purple',
-    'adadiff': 'tab:orange',
+    'adadiff': 'tab:brown',
     'diffrgrad': 'tab:cyan',
 }
 
