@@ -37,7 +37,7 @@ extensions = [
     'sphinx.ext.viewcode',
     'sphinx_copybutton',
 ]
-myst_enable_extensions = ['colon_fence', 'dollarmath']
+myst_enable_extensions = ['attrs_inline', 'colon_fence', 'dollarmath']
 myst_heading_anchors = 3
 default_role = 'code'
 add_module_names = False
