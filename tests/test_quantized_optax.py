@@ -1,6 +1,8 @@
 """The names by which quantize_state knows what is never negative, for all of optax."""
 
 import inspect
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ def makers():
 
 # L-BFGS takes other arguments than all others, and stores nothing in 8 bits.
 MAKERS = {name: maker for name, maker in makers() if name != 'lbfgs'}
-# What the docstring says to give, and what it has no names for.
+# What the page on memory says to give, and what it has no names for.
 GIVEN = {'sm3': (), 'sophia': (), 'adafactor': ('v',)}
 MISTAKEN = {
     'sm3': {'nu'},
@@ -105,9 +107,11 @@ def test_names_are_those_of_what_is_never_negative(name):
 
 @pytest.mark.usefixtures('float32')
 @pytest.mark.parametrize('name', GIVEN)
-def test_the_docstring_says_what_to_give_for_others(name):
+def test_the_memory_page_says_what_to_give_for_others(name):
     assert not mistaken(name, nonnegative=GIVEN[name])
-    assert f'optax.{name}' in quantize_state.__doc__.replace('contrib.', '')
+    page = Path(__file__).parents[1] / 'docs' / 'tutorials' / 'memory.md'
+    told = page.read_text(encoding='utf-8').replace('contrib.', '')
+    assert re.search(rf'`optax\.{name}`[^.;]*`nonnegative=', told)
 
 
 def test_optimizers_are_found():
