@@ -177,7 +177,9 @@ def workload_table(
         steps, curve = runs.curve()
         reached = steps[curve <= adamw[-1]]
         first = runs.final[0]
-        accuracy = first['test_accuracy'] and f'{100 * runs.mean("test_accuracy"):.1f}'
+        accuracy = ''
+        if first['test_accuracy'] is not None:
+            accuracy = f' ({100 * runs.mean("test_accuracy"):.1f} %)'
         friction = first.get('mean_friction') and f'{runs.mean("mean_friction"):.3f}'
         losses = runs.losses()
         d = found[name].get('adamw')
@@ -185,9 +187,8 @@ def workload_table(
             (
                 name,
                 f'2^{runs.exponent}' if OPTIMIZERS[name].tuned else '',
-                f'{np.mean(losses):.4g} ± {np.std(losses, ddof=1):.2g}',
+                f'{np.mean(losses):.4g} ± {np.std(losses, ddof=1):.2g}{accuracy}',
                 f'{d.visible:.2g}' if d else '',
-                accuracy or '',
                 f'{reached[0]:.0f}' if len(reached) else '',
                 f'{1e3 * runs.mean("seconds_per_step"):.2g}',
                 friction or '',
@@ -196,10 +197,9 @@ def workload_table(
     head = (
         'optimizer',
         'learning rate',
-        'test loss ↓',
+        'test loss ↓ (accuracy)',
         'visible difference',
-        'accuracy (%) ↑',
-        "steps to AdamW's end ↓",
+        "steps to AdamW's loss ↓",
         'ms/step ↓',
         'mean ξ',
     )

@@ -3,6 +3,8 @@
 import dataclasses
 import gc
 import json
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from experiments.comparison.engine import Program, train
 from experiments.comparison.statistics import better, differences
 from experiments.lab.cli import UserError
 
+ROOT = Path(__file__).parents[2]
 TINY = dataclasses.replace(
     design.WORKLOADS['least_squares'],
     steps=20,
@@ -210,6 +213,25 @@ def test_the_page_has_complete_workloads_only(tmp_path, monkeypatch):
     assert '### b' not in page
     for line in records.read(tmp_path / 'a.jsonl'):
         assert f'\n| {line["optimizer"]} | ' in page
+
+
+def test_the_published_tables_are_those_of_the_records():
+    folder = ROOT / records.FOLDER
+    complete = {
+        name: scored
+        for name, workload in design.WORKLOADS.items()
+        if (scored := render.complete(workload, folder / f'{name}.jsonl'))
+    }
+    page = (ROOT / 'docs' / 'results' / 'comparison.md').read_text()
+    assert page == '\n'.join(render.page_lines(complete))
+    rows = re.findall(
+        r'^\| [^|]+ \| (\S+ \([^|]+\)) \| (\S+ \([^|]+\)) \|$',
+        (ROOT / 'README.md').read_text(),
+        re.M,
+    )
+    assert len(rows) == 6
+    for cells in rows:
+        assert f'| {cells[0]} | {cells[1]} |' in page
 
 
 def test_an_unknown_workload_and_missing_data_are_refused_in_one_line(tmp_path):
